@@ -1,0 +1,1 @@
+"""Feature embeddings for recommender systems: compact tables, trained, exported, proved."""

@@ -1,0 +1,1 @@
+"""What the columns are, and which id each value has."""
