@@ -1,0 +1,44 @@
+"""How good are the predictions, how sure is that, and where are they weak?"""
+
+from recembed.evaluation.calibration_bins import Reliability, expected_calibration_error, reliability
+from recembed.evaluation.comparison import Comparison, Difference, compare
+from recembed.evaluation.evaluate import predict_logits, summarise
+from recembed.evaluation.intervals import Interval, bootstrap, bootstrap_auc, delong_interval
+from recembed.evaluation.metrics import (
+    GroupedAuc,
+    auc,
+    brier,
+    calibration,
+    gauc,
+    log_loss,
+    normalised_entropy,
+    rmse,
+    sigmoid,
+)
+from recembed.evaluation.slices import by_frequency, by_unseen
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "GroupedAuc",
+    "Interval",
+    "Reliability",
+    "auc",
+    "bootstrap",
+    "bootstrap_auc",
+    "brier",
+    "by_frequency",
+    "by_unseen",
+    "calibration",
+    "compare",
+    "delong_interval",
+    "expected_calibration_error",
+    "gauc",
+    "log_loss",
+    "normalised_entropy",
+    "predict_logits",
+    "reliability",
+    "rmse",
+    "sigmoid",
+    "summarise",
+]
