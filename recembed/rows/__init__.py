@@ -1,0 +1,57 @@
+"""Where rows live: interchangeable row stores and the rules that move rows."""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from recembed.errors import ConfigError, MissingPackageError
+from recembed.rows.base import Init, RowStore, RowTable, decay_lookups
+from recembed.rows.optimizers import SGD, Adagrad, Adam, AnyRowOptimizer, RowOptimizer, RowWiseAdagrad
+from recembed.rows.plain import PlainStore
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AnyRowOptimizer",
+    "Init",
+    "PlainStore",
+    "RowOptimizer",
+    "RowStore",
+    "RowStoreName",
+    "RowTable",
+    "RowWiseAdagrad",
+    "decay_lookups",
+    "make_row_store",
+]
+
+RowStoreName = Literal["auto", "torchrec", "torch"]
+
+
+def make_row_store(
+    name: RowStoreName,
+    tables: Sequence[RowTable],
+    *,
+    optimizer: RowOptimizer | None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> RowStore:
+    """Build a row store: ``torchrec`` (fused), ``torch`` (plain), or ``auto``, the first of them that works here.
+
+    ``auto`` takes ``torch`` too where FBGEMM lacks the row rule (Adam on CPU) and on the meta device.
+    """
+    if name not in ("auto", "torchrec", "torch"):
+        raise ConfigError(f"row_store = {name!r}: expected 'auto', 'torchrec' or 'torch'")
+    if name == "torch" or torch.device(device).type == "meta":
+        return PlainStore(tables, optimizer=optimizer, seed=seed, device=device)
+    if name == "auto" and (isinstance(optimizer, Adam) or importlib.util.find_spec("fbgemm_gpu") is None):
+        return PlainStore(tables, optimizer=optimizer, seed=seed, device=device)
+    try:
+        from recembed.rows.torchrec import TorchRecStore
+    except MissingPackageError:
+        if name == "torchrec":
+            raise
+        return PlainStore(tables, optimizer=optimizer, seed=seed, device=device)
+    return TorchRecStore(tables, optimizer=optimizer, seed=seed, device=device)

@@ -1,0 +1,105 @@
+"""How a looked-up row moves: the optimisers that both row stores know, as records and as plain arithmetic.
+
+Each rule sees the unique rows of a step and their summed gradients; rows that were not looked up never move.
+Axes: ``U`` unique rows, ``D`` width.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+__all__ = ["SGD", "Adagrad", "Adam", "RowOptimizer", "RowWiseAdagrad"]
+
+
+class RowOptimizer(BaseModel):
+    """A row update rule.
+
+    Attributes:
+        learning_rate: Step size.
+        states: Name of each state of the rule and whether it holds a vector (``D`` numbers) a row, or one number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    states: ClassVar[dict[str, bool]] = {}
+    learning_rate: Annotated[float, Field(gt=0)] = 0.02
+
+    def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
+        """Return the new rows ``[U, D]`` and write the new states in place.
+
+        Shapes:
+            rows, gradient: float32 ``[U, D]``; states: float32 ``[U, D]`` or ``[U]`` by name.
+        """
+        raise NotImplementedError
+
+    def state_width(self, state: str, embedding_dim: int) -> int:
+        """Return how many numbers ``state`` keeps for a row."""
+        return embedding_dim if self.states[state] else 1
+
+
+class SGD(RowOptimizer):
+    """``w -= lr * g``."""
+
+    kind: Literal["sgd"] = "sgd"
+
+    def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
+        """Return ``rows - lr * gradient``."""
+        return rows - learning_rate * gradient
+
+
+class Adagrad(RowOptimizer):
+    """Adagrad with one accumulator per number (Duchi et al., 2011): ``s += g**2; w -= lr * g / (sqrt(s) + eps)``."""
+
+    states: ClassVar[dict[str, bool]] = {"sum": True}
+    kind: Literal["adagrad"] = "adagrad"
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+    def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
+        """Return the new rows."""
+        states["sum"] += gradient.square()
+        return rows - learning_rate * gradient / (states["sum"].sqrt() + self.eps)
+
+
+class RowWiseAdagrad(RowOptimizer):
+    """Adagrad with one accumulator per row: ``s += mean(g**2); w -= lr * g / (sqrt(s) + eps)``.
+
+    The same rule as FBGEMM's ``EXACT_ROWWISE_ADAGRAD``: a sixteenth of Adagrad's state at width 16.
+    """
+
+    states: ClassVar[dict[str, bool]] = {"sum": False}
+    kind: Literal["row_wise_adagrad"] = "row_wise_adagrad"
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+    def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
+        """Return the new rows."""
+        states["sum"] += gradient.square().mean(dim=1)
+        return rows - learning_rate * gradient / (states["sum"].sqrt() + self.eps).unsqueeze(1)
+
+
+class Adam(RowOptimizer):
+    """Adam on the rows of a step (Kingma and Ba, 2015); moments of other rows stand still, as in ``SparseAdam``.
+
+    The bias correction counts the steps of each row (one number a row), not those of the run: a row met
+    for the first time takes a full first step however late it comes. That is the one difference to ``SparseAdam``.
+    """
+
+    states: ClassVar[dict[str, bool]] = {"step": False, "exp_avg": True, "exp_avg_sq": True}
+    kind: Literal["adam"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+    def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
+        """Return the new rows."""
+        states["step"] += 1
+        states["exp_avg"].lerp_(gradient, 1 - self.beta1)
+        states["exp_avg_sq"].lerp_(gradient.square(), 1 - self.beta2)
+        step = states["step"].unsqueeze(1)
+        mean = states["exp_avg"] / (1 - torch.pow(self.beta1, step))
+        square = states["exp_avg_sq"] / (1 - torch.pow(self.beta2, step))
+        return rows - learning_rate * mean / (square.sqrt() + self.eps)
+
+
+AnyRowOptimizer = Annotated[SGD | Adagrad | RowWiseAdagrad | Adam, Field(discriminator="kind")]

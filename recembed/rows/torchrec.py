@@ -1,0 +1,198 @@
+"""Rows in FBGEMM's fused kernels: lookup, gradient and row update in one call per width.
+
+The only file that imports ``torchrec`` and ``fbgemm_gpu``.
+Axes: ``N`` addresses, ``G`` bags, ``D`` width, ``R`` rows of a stack.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recembed.errors import ConfigError, MissingPackageError
+from recembed.rows.base import RowStore, RowTable
+from recembed.rows.optimizers import SGD, Adagrad, RowOptimizer, RowWiseAdagrad
+
+__all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor"]
+
+_LANES = 4  # FBGEMM rows are multiples of four numbers
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Import-time and construction-time warnings of the two packages say nothing a user could act on."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+try:
+    with _quiet():
+        import torchrec
+        from fbgemm_gpu.split_embedding_configs import EmbOptimType
+        from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
+        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+            ComputeDevice,
+            SplitTableBatchedEmbeddingBagsCodegen,
+        )
+except (ImportError, OSError) as error:
+    raise MissingPackageError(
+        f"row store 'torchrec' needs torchrec and fbgemm that fit this torch ({error}): "
+        "run 'recembed doctor' for the line that installs them, or set row_store to 'torch'"
+    ) from error
+
+_RULES: dict[type[RowOptimizer], tuple[EmbOptimType, str | None]] = {
+    SGD: (EmbOptimType.EXACT_SGD, None),
+    Adagrad: (EmbOptimType.EXACT_ADAGRAD, "sum"),
+    RowWiseAdagrad: (EmbOptimType.EXACT_ROWWISE_ADAGRAD, "sum"),
+}
+
+
+class TorchRecStore(RowStore):
+    """Row store ``torchrec``: one FBGEMM table-batched embedding per width, the row rule fused into its backward.
+
+    Widths that are no multiple of four are padded in memory (FBGEMM's lanes); rows, states and results keep the
+    asked-for width, and row-wise Adagrad divides by it.
+
+    Raises:
+        ConfigError: the row rule is not among FBGEMM's on this device.
+    """
+
+    def _allocate(self, device: torch.device) -> None:
+        if device.type == "meta":
+            device = torch.device("meta")
+        rule = self.optimizer or SGD(learning_rate=1.0)
+        if type(rule) not in _RULES:
+            known = ", ".join(repr(str(kind.model_fields["kind"].default)) for kind in _RULES)
+            raise ConfigError(
+                f"row_optimizer.kind = {getattr(rule, 'kind', '?')!r}: FBGEMM offers {known} on {device.type}; "
+                "choose one of them or set row_store to 'torch'"
+            )
+        self._kernels = _Kernels()
+        for width, rows in self.stack_rows.items():
+            self._kernels[width] = _kernel(rows, _padded(width), rule, device)
+        self._factor = {w: _gradient_factor(w) if isinstance(rule, RowWiseAdagrad) else 1.0 for w in self.stack_rows}
+        self.set_learning_rate(self.learning_rate)
+
+    def stack(self, width: int) -> Tensor:
+        """Return the live rows of one width (a view without the padding)."""
+        return self._kernels[width].split_embedding_weights()[0].detach()[:, :width]
+
+    def stack_states(self, width: int) -> dict[str, Tensor]:
+        """Return the live optimiser states of one width."""
+        if self.optimizer is None or not self.optimizer.states:
+            return {}
+        (name,) = self.optimizer.states
+        state = self._kernels[width].split_optimizer_states()[0][0]
+        if not self.optimizer.states[name]:
+            return {name: state.view(-1)}
+        return {name: state.view(-1, _padded(width))[:, :width]}
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Change the step size of the row rule."""
+        super().set_learning_rate(learning_rate)
+        for width, kernel in self._kernels.items():
+            kernel.set_learning_rate(learning_rate / self._factor[width])
+
+    def forward(self, addresses: Tensor, width: int, offsets: Tensor | None = None) -> Tensor:
+        """Look up rows, or sums of bags; see ``RowStore.forward``."""
+        if offsets is None:
+            offsets = torch.arange(len(addresses) + 1, device=addresses.device)
+        rows: Tensor = self._kernels[width](addresses, offsets)
+        if self.optimizer is None:
+            rows = rows.detach()
+        if _padded(width) == width:
+            return rows
+        narrow: Tensor = _Narrow.apply(rows, width, self._factor[width])
+        return narrow
+
+
+class _Kernels(dict[int, SplitTableBatchedEmbeddingBagsCodegen]):
+    """The kernels by width, hidden from ``nn.Module``: their weights are rows of the store, not parameters."""
+
+
+def _padded(width: int) -> int:
+    return -(-width // _LANES) * _LANES
+
+
+def _gradient_factor(width: int) -> float:
+    """Return c such that mean((c * g)**2) over the padded row is mean(g**2) over the real one."""
+    return math.sqrt(_padded(width) / width)
+
+
+def _kernel(rows: int, width: int, rule: RowOptimizer, device: torch.device) -> SplitTableBatchedEmbeddingBagsCodegen:
+    on_gpu = device.type == "cuda"
+    place = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
+    compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
+    with _quiet():
+        return SplitTableBatchedEmbeddingBagsCodegen(
+            [(rows, width, place, compute)],
+            optimizer=_RULES[type(rule)][0],
+            learning_rate=rule.learning_rate,
+            eps=getattr(rule, "eps", 1e-8),
+            pooling_mode=PoolingMode.SUM,
+            device=device,
+        )
+
+
+class _Narrow(torch.autograd.Function):
+    """Cut the padding off; backward pads with zeros and scales, so that row-wise Adagrad sees the real mean."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, width: int, factor: float) -> Tensor:
+        ctx.padding, ctx.factor = rows.shape[1] - width, factor
+        return rows[:, :width].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return torch.nn.functional.pad(gradient * ctx.factor, (0, ctx.padding)), None, None
+
+
+def keyed_tensor(keys: Sequence[str], widths: Sequence[int], values: Tensor) -> "torchrec.KeyedTensor":
+    """Return a TorchRec ``KeyedTensor`` over ``values`` ``[B, sum(widths)]``."""
+    return torchrec.KeyedTensor(keys=list(keys), length_per_key=list(widths), values=values)
+
+
+def keyed_jagged_tensor(bags: Mapping[str, tuple[Tensor, Tensor]]) -> "torchrec.KeyedJaggedTensor":
+    """Return a TorchRec ``KeyedJaggedTensor`` of ``{key: (values int64 [N], lengths int64 [B])}``."""
+    return torchrec.KeyedJaggedTensor(
+        keys=list(bags),
+        values=torch.cat([values for values, _ in bags.values()]),
+        lengths=torch.cat([lengths for _, lengths in bags.values()]),
+    )
+
+
+def embedding_bag_collection(
+    tables: Mapping[str, tuple[RowTable, Tensor]], feature_names: Mapping[str, Sequence[str]]
+) -> "torchrec.EmbeddingBagCollection":
+    """Return a plain TorchRec ``EmbeddingBagCollection`` that holds copies of the given rows.
+
+    Args:
+        tables: Table name to its record and its rows, float32 ``[num_embeddings, embedding_dim]``.
+        feature_names: Table name to the keys that read it.
+    """
+    configs = [
+        torchrec.EmbeddingBagConfig(
+            name=name,
+            num_embeddings=table.num_embeddings,
+            embedding_dim=table.embedding_dim,
+            feature_names=list(feature_names[name]),
+        )
+        for name, (table, _) in tables.items()
+    ]
+    with _quiet():
+        collection = torchrec.EmbeddingBagCollection(tables=configs)
+    with torch.no_grad():
+        for name, (_, rows) in tables.items():
+            collection.embedding_bags[name].weight.copy_(rows)
+    return collection

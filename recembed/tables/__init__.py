@@ -1,0 +1,55 @@
+"""Embedding methods: ids → row addresses → vectors, one file each."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+
+from recembed.errors import ConfigError, did_you_mean
+from recembed.schema.feature import explain_validation
+from recembed.tables.base import Table, TableConfig, TableSpec, Together
+from recembed.tables.full import FullConfig, FullTable
+from recembed.tables.hashed import HashedConfig, HashedTable
+from recembed.tables.multiplexed import MultiplexedConfig
+
+__all__ = [
+    "TABLES",
+    "AnyTableConfig",
+    "FullConfig",
+    "FullTable",
+    "HashedConfig",
+    "HashedTable",
+    "MultiplexedConfig",
+    "Table",
+    "TableConfig",
+    "TableSpec",
+    "Together",
+    "parse_table",
+]
+
+TABLES: dict[str, type[TableConfig]] = {
+    str(config.model_fields["kind"].default): config for config in (FullConfig, HashedConfig, MultiplexedConfig)
+}
+
+
+def parse_table(raw: Any) -> TableConfig:
+    """Turn one word, or a mapping with ``kind``, into the settings of that method.
+
+    Raises:
+        ConfigError: unknown kind or key, or a value out of range.
+
+    >>> parse_table({"kind": "hashed", "num_embeddings": 100}).kind, parse_table("full").kind
+    ('hashed', 'full')
+    """
+    if isinstance(raw, TableConfig):
+        return raw
+    settings = {"kind": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else {}
+    kind = settings.get("kind")
+    if kind not in TABLES:
+        raise ConfigError(f"table kind {kind!r} is not known" + did_you_mean(str(kind), TABLES))
+    try:
+        return TABLES[kind].model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(explain_validation(error, f"table {kind!r}", TABLES[kind])) from None
+
+
+AnyTableConfig = Annotated[SerializeAsAny[TableConfig], BeforeValidator(parse_table)]

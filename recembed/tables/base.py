@@ -1,0 +1,153 @@
+"""``Table``: what every embedding method is, an address before the gather and a decode after it.
+
+Axes: ``*S`` any shape of ids, ``P`` slots (rows fetched per id), ``d`` width of a slot, ``D`` width of the result,
+``B`` rows of a batch, ``n`` features handled together.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from recembed.errors import ConfigError
+from recembed.rows import Init, RowStore, RowTable
+
+__all__ = ["Table", "TableConfig", "TableSpec", "Together"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableSpec:
+    """What a method is asked to embed.
+
+    Attributes:
+        name: The feature (or the vocabulary that several features share); salts and row tables are named by it.
+        num_embeddings: Ids of the vocabulary, reserved ones included; None where the feature has no vocabulary.
+        embedding_dim: Width of the vectors asked for.
+        init: Law of fresh rows.
+        linear: These are the first-order weights (width 1), in tables of their own.
+        counts: int64 ``[num_embeddings]``, training occurrences per id, or None.
+    """
+
+    name: str
+    num_embeddings: int | None
+    embedding_dim: int
+    init: Init = field(default_factory=Init)
+    linear: bool = False
+    counts: np.ndarray | None = None
+
+    def table_name(self, store: str | None = None) -> str:
+        """Return the name of a row table for this spec, or of the ``store`` it shares."""
+        return f"{store or self.name}.linear" if self.linear else (store or self.name)
+
+    def known_ids(self, kind: str) -> int:
+        """Return ``num_embeddings``; a method that needs a vocabulary calls this."""
+        if self.num_embeddings is None:
+            raise ConfigError(
+                f"feature {self.name!r}: table {kind!r} needs a vocabulary; set vocabulary: true, "
+                "or choose a hash method with num_embeddings"
+            )
+        return self.num_embeddings
+
+
+class TableConfig(BaseModel):
+    """The settings of one method: flat, frozen, unknown keys refused. Subclasses fix ``kind``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: str
+
+    def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, "Table"]:
+        """Build one table per spec, keyed by its name; methods that share rows see all their features at once."""
+        raise NotImplementedError
+
+
+class Table(nn.Module, ABC):
+    """One feature's ids to vectors, without the rows: ``decode(gather(address(ids)), ids)``.
+
+    Attributes:
+        reads: ``ids`` of the vocabulary, or raw 64-bit ``keys``.
+        concat: decode only lays the rows of an id side by side; it costs nothing and pooling may precede it.
+        slots: The row table of each row an id fetches; equal records are shared rows.
+        embedding_dim: Width of the vectors.
+    """
+
+    reads: ClassVar[Literal["ids", "keys"]] = "ids"
+    concat: bool = False
+
+    def __init__(self, slots: Sequence[RowTable], embedding_dim: int) -> None:
+        super().__init__()
+        self.slots = tuple(slots)
+        self.embedding_dim = embedding_dim
+
+    @abstractmethod
+    def address(self, ids: Tensor) -> Tensor:
+        """Return int64 ``[*S, P]``: for each slot, the row of its table that each id of ``[*S]`` fetches."""
+
+    @abstractmethod
+    def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
+        """Turn the fetched rows, ``P`` tensors ``[*S, d]``, into vectors ``[*S, D]``."""
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Bytes the method serves beside its rows: dense parameters, remaps, salts."""
+        return sum(t.numel() * t.element_size() for t in [*self.parameters(), *self.buffers()])
+
+    @classmethod
+    def together(cls, tables: Sequence["Table"]) -> "Together":
+        """Return one module that handles several features of this method at once."""
+        return Together(tables)
+
+
+class Together(nn.Module):
+    """Several features of one method: addresses of all before the gather, vectors of all after it.
+
+    This general form asks each table in turn; a method with hot arithmetic overrides it with one vectorised step.
+    """
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(tables)
+        self.slots = tuple(slot for table in tables for slot in table.slots)
+        self.embedding_dims = tuple(table.embedding_dim for table in tables)
+        self.widths = tuple(sorted({slot.embedding_dim for slot in self.slots}))
+        self._order = {w: [i for i, s in enumerate(self.slots) if s.embedding_dim == w] for w in self.widths}
+        self._concat = all(table.concat for table in tables) and len(self.widths) == 1
+
+    def bind(self, store: RowStore) -> None:
+        """Learn where each slot's table starts in the store."""
+        first = torch.tensor([store.first_row[slot.name] for slot in self.slots], dtype=torch.int64)
+        self.register_buffer("first", first, persistent=False)
+
+    def address(self, ids: Tensor) -> Tensor:
+        """Return int64 ``[B, slots]``, counted from the start of each table, for ids ``[B, n]``."""
+        columns = [table.address(ids[:, i]) for i, table in enumerate(self._tables)]
+        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+
+    def lookups(self, ids: Tensor) -> dict[int, Tensor]:
+        """Return, by width, int64 ``[B, slots of that width]`` addresses counted from the start of the stack."""
+        addresses = self.address(ids) + self.get_buffer("first")
+        if len(self.widths) == 1:
+            return {self.widths[0]: addresses}
+        return {width: addresses[:, self._order[width]] for width in self.widths}
+
+    def decode(self, rows: dict[int, Tensor], ids: Tensor) -> Tensor:
+        """Turn rows by width, ``[B, slots of that width, width]``, into ``[B, sum(embedding_dims)]``."""
+        if self._concat:
+            return rows[self.widths[0]].flatten(1)
+        fetched: list[Tensor] = [rows[self.widths[0]][:, 0]] * len(self.slots)
+        for width, places in self._order.items():
+            for column, place in enumerate(places):
+                fetched[place] = rows[width][:, column]
+        vectors, start = [], 0
+        for i, table in enumerate(self._tables):
+            vectors.append(table.decode(fetched[start : start + len(table.slots)], ids[:, i]))
+            start += len(table.slots)
+        return torch.cat(vectors, dim=1)
+
+    @property
+    def _tables(self) -> list[Table]:
+        return [table for table in self.tables if isinstance(table, Table)]

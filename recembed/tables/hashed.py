@@ -1,0 +1,159 @@
+"""``hashed``: the hashing trick, one or several probes per id (Weinberger et al., ICML 2009)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from recembed.errors import ConfigError
+from recembed.hashing import MISSING_KEY, hash_rows, salt
+from recembed.rows import RowTable
+from recembed.tables.base import Table, TableConfig, TableSpec, Together
+from recembed.tables.full import FullTable
+
+__all__ = ["Combine", "HashedConfig", "HashedTable", "probe_width"]
+
+Combine = Literal["concat", "sum", "mean"]
+
+
+class HashedConfig(TableConfig):
+    """A smaller table per feature, addressed by hash; a feature it would not shrink keeps its exact table.
+
+    Attributes:
+        num_embeddings: Rows per feature; if None, ``ratio`` of the vocabulary.
+        ratio: Rows as a share of the vocabulary's.
+        probes: Rows fetched per id, each by a hash of its own.
+        combine: ``sum`` or ``mean`` of the probes (fewer full collisions), or ``concat`` of rows that are
+            ``embedding_dim / probes`` wide.
+
+    Raises:
+        ConfigError: ``probes`` does not divide ``embedding_dim`` under ``concat``; no size for a feature
+            without a vocabulary.
+    """
+
+    kind: Literal["hashed"] = "hashed"
+    num_embeddings: Annotated[int, Field(ge=1)] | None = None
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    probes: Annotated[int, Field(ge=1, le=64)] = 1
+    combine: Combine = "concat"
+
+    @model_validator(mode="after")
+    def _check(self) -> "HashedConfig":
+        if self.num_embeddings is not None and self.ratio is not None:
+            raise ValueError("num_embeddings and ratio are both given; keep one of them")
+        return self
+
+    def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
+        """Build one table per spec: one reserved row for missing values, the rest hash buckets."""
+        return {spec.name: self._build_one(spec, seed) for spec in specs}
+
+    def _build_one(self, spec: TableSpec, seed: int) -> Table:
+        combine, width = probe_width(spec, self.probes, self.combine)
+        rows = self.num_embeddings
+        if rows is None:
+            ratio = self.ratio or 0.25
+            exact_words = spec.known_ids("hashed, sized by ratio,") * spec.embedding_dim
+            rows = max(2, int(ratio * exact_words / width))
+        if spec.num_embeddings is not None and rows * width >= spec.num_embeddings * spec.embedding_dim:
+            return FullTable.of(spec)
+        table = RowTable(spec.table_name(), max(rows, 2), width, spec.init)
+        salts = [salt(spec.name, probe, seed) for probe in range(self.probes)]
+        return HashedTable(table, salts, first=1, missing=[0] * self.probes, combine=combine)
+
+
+def probe_width(spec: TableSpec, probes: int, combine: Combine) -> tuple[Combine, int]:
+    """Return how ``probes`` rows combine into ``embedding_dim`` numbers and how wide each row is.
+
+    First-order weights (width 1) cannot be cut into probes: they are summed.
+    """
+    if spec.linear and combine == "concat":
+        return "sum", spec.embedding_dim
+    if combine != "concat":
+        return combine, spec.embedding_dim
+    if spec.embedding_dim % probes:
+        raise ConfigError(
+            f"feature {spec.name!r}: probes = {probes} does not divide embedding_dim = {spec.embedding_dim}; "
+            "change one of them, or set combine to 'sum'"
+        )
+    return combine, spec.embedding_dim // probes
+
+
+class HashedTable(Table):
+    """``P`` rows per key: slot ``j`` reads row ``first + hash(key ^ salt_j)``; a missing value has rows of its own.
+
+    Args:
+        table: The rows, possibly shared with other features.
+        salts: One int64 per probe.
+        first: First row the hash may reach; the rows before it are reserved.
+        missing: Reserved row of the missing value, one per probe.
+        combine: How the probes become one vector.
+
+    Shapes:
+        ids: int64 keys ``[*S]``; vectors: float32 ``[*S, D]`` with ``D = probes * width`` under ``concat``.
+    """
+
+    reads = "keys"
+
+    def __init__(
+        self, table: RowTable, salts: Sequence[int], *, first: int, missing: Sequence[int], combine: Combine
+    ) -> None:
+        probes = len(salts)
+        super().__init__([table] * probes, table.embedding_dim * (probes if combine == "concat" else 1))
+        self.first_bucket = first
+        self.buckets = table.num_embeddings - first
+        self.combine = combine
+        self.concat = combine == "concat" or probes == 1
+        self.register_buffer("salts", torch.tensor(salts, dtype=torch.int64))
+        self.register_buffer("missing", torch.tensor(missing, dtype=torch.int64), persistent=False)
+
+    def address(self, ids: Tensor) -> Tensor:
+        """Return the row of each probe."""
+        keys = ids.unsqueeze(-1)  # [*S, 1]
+        rows = hash_rows(keys, self.get_buffer("salts"), self.buckets) + self.first_bucket  # [*S, P]
+        return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows)
+
+    def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
+        """Concatenate, add or average the probes."""
+        if len(rows) == 1:
+            return rows[0]
+        if self.combine == "concat":
+            return torch.cat(list(rows), dim=-1)
+        total = torch.stack(list(rows)).sum(0)
+        return total if self.combine == "sum" else total / len(rows)
+
+    @classmethod
+    def together(cls, tables: Sequence[Table]) -> Together:
+        """Return a module that hashes all features in one step."""
+        return _HashedTogether([table for table in tables if isinstance(table, HashedTable)])
+
+
+class _HashedTogether(Together):
+    def __init__(self, tables: Sequence[HashedTable]) -> None:
+        super().__init__(tables)
+        probes = [len(table.slots) for table in tables]
+        column = [i for i, count in enumerate(probes) for _ in range(count)]
+        self._probes = probes[0] if len(set(probes)) == 1 else 0
+        self._combine = tables[0].combine if len({table.combine for table in tables}) == 1 else None
+        self._one_each = probes == [1] * len(tables)
+        repeat = torch.tensor(probes)
+        buckets = torch.tensor([table.buckets for table in tables]).repeat_interleave(repeat)
+        starts = torch.tensor([table.first_bucket for table in tables]).repeat_interleave(repeat)
+        self.register_buffer("column", torch.tensor(column), persistent=False)
+        self.register_buffer("salts", torch.cat([t.get_buffer("salts") for t in tables]), persistent=False)
+        self.register_buffer("missing", torch.cat([t.get_buffer("missing") for t in tables]), persistent=False)
+        self.register_buffer("buckets", buckets, persistent=False)
+        self.register_buffer("starts", starts, persistent=False)
+
+    def address(self, ids: Tensor) -> Tensor:
+        keys = ids if self._one_each else ids[:, self.get_buffer("column")]  # [B, slots]
+        rows = hash_rows(keys, self.get_buffer("salts"), self.get_buffer("buckets")) + self.get_buffer("starts")
+        return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows)
+
+    def decode(self, rows: dict[int, Tensor], ids: Tensor) -> Tensor:
+        if self._concat or not self._probes or self._combine is None or len(self.widths) > 1:
+            return super().decode(rows, ids)
+        fetched = rows[self.widths[0]].unflatten(1, (-1, self._probes))  # [B, n, P, d]
+        combined = fetched.sum(2) if self._combine == "sum" else fetched.mean(2)
+        return combined.flatten(1)
