@@ -1,0 +1,43 @@
+"""Numbers → vectors: one file per method, and the dictionary of their kinds."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recembed.numeric.base import NumericConfig, NumericEncoder
+from recembed.numeric.buckets import BucketsConfig
+from recembed.numeric.linear import LinearConfig
+from recembed.numeric.mlp import MLPConfig
+from recembed.numeric.periodic import PeriodicConfig
+from recembed.numeric.piecewise_linear import PiecewiseLinearConfig
+from recembed.numeric.standardize import LogConfig, StandardizeConfig
+
+__all__ = [
+    "NUMERIC",
+    "AnyNumericConfig",
+    "BucketsConfig",
+    "LinearConfig",
+    "LogConfig",
+    "MLPConfig",
+    "NumericConfig",
+    "NumericEncoder",
+    "PeriodicConfig",
+    "PiecewiseLinearConfig",
+    "StandardizeConfig",
+]
+
+NUMERIC: dict[str, type[NumericConfig]] = {
+    "standardize": StandardizeConfig,
+    "log": LogConfig,
+    "buckets": BucketsConfig,
+    "linear": LinearConfig,
+    "mlp": MLPConfig,
+    "piecewise_linear": PiecewiseLinearConfig,
+    "periodic": PeriodicConfig,
+}
+
+AnyNumericConfig = Annotated[
+    StandardizeConfig | LogConfig | BucketsConfig | LinearConfig | MLPConfig | PiecewiseLinearConfig | PeriodicConfig,
+    Field(discriminator="kind"),
+]
+"""Any record of ``NUMERIC``, told apart by ``kind``."""
