@@ -51,15 +51,8 @@ def summarise(
     """
     y, x = check_rows(labels, logits, "logits")
     values, warnings = point_metrics(y, x)
+    interval = _auc_interval(y, x, groups, seed, resamples, warnings)
     result: dict[str, Any] = values | {"n": len(y), "positives": int(y.sum())}
-    if not np.isnan(values["auc"]):  # else the reason is in the warnings already
-        try:
-            interval = _auc_interval(y, x, groups, seed, resamples)
-        except DataError as error:
-            warnings.append(str(error))
-            interval = Interval(values["auc"], float("nan"), float("nan"))
-    else:
-        interval = Interval(float("nan"), float("nan"), float("nan"))
     result |= {"auc_low": interval.low, "auc_high": interval.high}
     if groups is not None:
         result |= _grouped(y, x, groups, warnings)
@@ -133,10 +126,17 @@ def evaluation_mode(model: object) -> Iterator[None]:
             module.training = training
 
 
-def _auc_interval(labels: Floats, logits: Floats, groups: ArrayLike | None, seed: int, resamples: int) -> Interval:
-    if resamples == 0 or len(labels) > _BOOTSTRAP_ROWS:
-        return delong_interval(labels, logits, groups=groups)
-    return bootstrap_auc(labels, logits, groups=groups, resamples=resamples, seed=seed)
+def _auc_interval(
+    labels: Floats, logits: Floats, groups: ArrayLike | None, seed: int, resamples: int, warnings: list[str]
+) -> Interval:
+    try:
+        if resamples == 0 or len(labels) > _BOOTSTRAP_ROWS:
+            return delong_interval(labels, logits, groups=groups)
+        return bootstrap_auc(labels, logits, groups=groups, resamples=resamples, seed=seed)
+    except DataError as error:
+        if str(error) not in warnings:  # an undefined AUC is there already
+            warnings.append(str(error))
+        return Interval(float("nan"), float("nan"), float("nan"))
 
 
 def _grouped(labels: Floats, logits: Floats, groups: ArrayLike, warnings: list[str]) -> dict[str, float]:

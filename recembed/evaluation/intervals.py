@@ -61,7 +61,7 @@ def bootstrap(
 
     Raises:
         ConfigError: ``resamples`` is below 1 or ``level`` is outside 0..1.
-        DataError: the metric is undefined on all resamples.
+        DataError: the metric is undefined on all resamples, or there is one row (or group) only.
     Reference:
         Efron, Bootstrap Methods: Another Look at the Jackknife, Annals of Statistics 1979; Field and Welsh,
         Bootstrapping Clustered Data, JRSS B 2007 (whole groups).
@@ -75,6 +75,8 @@ def bootstrap(
         raise ConfigError(f"resamples = {resamples}: expected at least 1; 200 give a fair interval")
     group = None if groups is None else check_groups(groups, rows)
     units = rows if group is None else int(group.max()) + 1
+    if units < 2:
+        raise DataError(f"bootstrap of {units} unit: expected at least 2 rows (or groups) to resample")
     generator = np.random.default_rng(seed)
     values = np.empty(resamples)
     for i in range(resamples):

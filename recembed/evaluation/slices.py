@@ -48,7 +48,7 @@ def by_frequency(
         raise ConfigError(f"edges = {list(edges)}: expected rising counts from 1 on, such as [1, 5, 20, 100]")
     bucket = np.searchsorted(np.asarray(edges), counts, side="right")  # [N]
     lines = [{"bucket": name} | _line(y, x, bucket == i) for i, name in enumerate(_bucket_names(edges))]
-    return pl.DataFrame(lines, schema={"bucket": pl.String()} | _columns())
+    return pl.DataFrame(lines, schema=_columns(bucket=pl.String()))
 
 
 def by_unseen(labels: ArrayLike, logits: ArrayLike, unseen: Mapping[str, NDArray[np.bool_]]) -> pl.DataFrame:
@@ -75,7 +75,7 @@ def by_unseen(labels: ArrayLike, logits: ArrayLike, unseen: Mapping[str, NDArray
                 f"unseen[{feature!r}] {mask.dtype} {list(mask.shape)}: expected bool [{len(y)}], one entry per row"
             )
         lines += [{"feature": feature, "unseen": new} | _line(y, x, mask == new) for new in (False, True)]
-    return pl.DataFrame(lines, schema={"feature": pl.String(), "unseen": pl.Boolean()} | _columns())
+    return pl.DataFrame(lines, schema=_columns(feature=pl.String(), unseen=pl.Boolean()))
 
 
 def _line(labels: Floats, logits: Floats, rows: NDArray[np.bool_]) -> dict[str, int | float | None]:
@@ -87,9 +87,9 @@ def _line(labels: Floats, logits: Floats, rows: NDArray[np.bool_]) -> dict[str, 
     return line | {name: None if np.isnan(values[name]) else values[name] for name in _METRICS}
 
 
-def _columns() -> dict[str, pl.DataType]:
-    columns: dict[str, pl.DataType] = {"n": pl.Int64(), "positives": pl.Int64()}
-    return columns | {name: pl.Float64() for name in ("share", *_METRICS)}
+def _columns(**first: pl.DataType) -> dict[str, pl.DataType]:
+    metrics = {name: pl.Float64() for name in ("share", *_METRICS)}
+    return {**first, "n": pl.Int64(), "positives": pl.Int64(), **metrics}
 
 
 def _bucket_names(edges: Sequence[int]) -> list[str]:
