@@ -1,0 +1,246 @@
+"""Files to a lazy frame: one file, a folder, a glob or hive partitions, in Parquet, CSV, TSV or Arrow IPC.
+
+``scan`` reads no more than it must to refuse a damaged file by name; the rest of the reading happens when
+the frame is collected. Wrap that in ``reading`` so that what goes wrong then is explained the same way.
+"""
+
+import difflib
+import glob
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from recembed.data.columns import id_types
+from recembed.data.faults import check_columnar, check_headers, check_text, explain_read_error, read_header
+from recembed.errors import DataError, did_you_mean
+from recembed.schema.feature import Schema
+
+__all__ = ["FORMATS", "Format", "Source", "check_columns", "find_files", "reading", "scan"]
+
+Format = Literal["parquet", "csv", "tsv", "ipc"]
+Source = str | Path | Sequence[str | Path]
+
+FORMATS: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".arrow": "ipc",
+    ".ipc": "ipc",
+    ".feather": "ipc",
+}
+"""File name endings and the format they mean; text files may also end in .gz or .zst."""
+
+TEXT_TYPES: dict[str, Any] = {"int": pl.Int64, "float": pl.Float64, "string": pl.String}
+INFER_ROWS = 10_000
+
+
+def find_files(source: Source, kind: Format | None = None) -> tuple[list[Path], Format]:
+    """Return the data files of ``source``, sorted, and their common format.
+
+    Args:
+        source: A file, a folder (searched in depth; hidden files and those that start with ``_`` are passed
+            over), a glob, or a list of these.
+        kind: The format, where the file name does not tell.
+
+    Raises:
+        DataError: nothing is there, the format is unknown, or formats are mixed.
+    """
+    places = [source] if isinstance(source, str | Path) else list(source)
+    if not places:
+        raise DataError("source = []: expected at least one file, folder or glob")
+    paths = [path for place in places for path in _expand(str(place), kind)]
+    if kind is not None:
+        return paths, kind
+    formats = Counter(_format_of(path) for path in paths)
+    if len(formats) > 1:
+        found = ", ".join(f"{count} {name}" for name, count in formats.items())
+        raise DataError(f"{source}: files of several formats ({found}); give format= or point at one of them")
+    return paths, next(iter(formats))
+
+
+def scan(
+    source: Source,
+    *,
+    format: Format | None = None,  # noqa: A002
+    has_header: bool = True,
+    columns: Sequence[str] | None = None,
+    separator: str | None = None,
+    encoding: Literal["utf8", "utf8-lossy"] = "utf8",
+    dtypes: Mapping[str, Literal["int", "float", "string"]] | None = None,
+    hive: bool | None = None,
+    check_up_to: int = 256 * 2**20,
+) -> pl.LazyFrame:
+    """Open ``source`` lazily.
+
+    Args:
+        source: A file, a folder, a glob, or a list of these.
+        format: The format, where the file name does not tell.
+        has_header: Whether the first line of a text file names the columns.
+        columns: The column names of a text file without a header.
+        separator: What separates the cells of a text file: a comma in CSV, a tab in TSV by default.
+        encoding: ``utf8-lossy`` puts U+FFFD in place of bytes that are not UTF-8.
+        dtypes: Types of text columns that content does not tell (``string`` keeps leading zeros of ids).
+        hive: Read ``key=value`` folder names as columns; by default they are read wherever they stand.
+        check_up_to: Text files of at most this many bytes are read once now, to find short rows, which
+            polars would fill with nulls without a word. Of larger files only the last line is checked.
+
+    Raises:
+        DataError: nothing is there, a file is empty, cut off, not of its format, or unlike its neighbours.
+    """
+    paths, kind = find_files(source, format)
+    partitioned = _has_partitions(source, paths) if hive is None else hive
+    if kind in ("parquet", "ipc"):
+        check_columnar(paths, kind)
+        opener: Any = pl.scan_parquet if kind == "parquet" else pl.scan_ipc
+        frame: pl.LazyFrame = opener(paths, hive_partitioning=partitioned, glob=False)
+        return frame
+    separator = separator or ("\t" if kind == "tsv" else ",")
+    for path in paths:
+        check_text(path, separator, lossy=encoding == "utf8-lossy", whole=path.stat().st_size <= check_up_to)
+    if has_header:
+        check_headers(paths, separator)
+    if columns is not None and len(columns) != (found := len(read_header(paths[0], separator))):
+        raise DataError(f"{paths[0]}: columns = {list(columns)}, but the first line has {found} cells; name each one")
+    options = {"separator": separator, "encoding": encoding, "has_header": has_header, "new_columns": columns}
+    types = {name: TEXT_TYPES[kind] for name, kind in (dtypes or {}).items()}
+    with reading(paths, separator=separator):
+        if partitioned:
+            parts = [_scan_text([path], types, options).with_columns(_partition_of(path)) for path in paths]
+            return pl.concat(parts, how="vertical_relaxed")
+        frame = _scan_text(paths, types, options)
+        frame.collect_schema()
+        return frame
+
+
+@contextmanager
+def reading(source: Source, *, separator: str | None = None) -> Iterator[None]:
+    """Turn what polars raises inside the block into a ``DataError`` that names the file, the line and the fix.
+
+    >>> with reading("clicks.csv"):
+    ...     pl.DataFrame({"click": [1]}).lazy().collect().height
+    1
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, DataError) as error:
+        cause = error.__cause__ if isinstance(error, DataError) else error
+        if not isinstance(cause, pl.exceptions.PolarsError | OSError):
+            raise
+        paths, _ = find_files(source, "csv")
+        raise explain_read_error(cause, paths, separator=separator) from cause
+
+
+def check_columns(frame: pl.LazyFrame, schema: Schema, *, labels: bool = True) -> None:
+    """Refuse a frame that lacks a column of ``schema`` or holds it in a type its kind cannot use.
+
+    Args:
+        frame: What will be read; only the types of its columns are looked at.
+        schema: What the columns should be.
+        labels: Whether the label columns must be there (not for prediction).
+
+    Raises:
+        DataError: a column is missing (the nearest is offered) or of another type.
+
+    >>> check_columns(pl.LazyFrame({"user": [1]}), Schema.parse({"features": [{"name": "usr"}]}))
+    Traceback (most recent call last):
+    ...
+    recembed.errors.DataError: feature 'usr': column 'usr' is not in the data; did you mean 'user'?
+    """
+    types = frame.collect_schema()
+    id_types(types, schema, labels=labels)
+    for label in schema.labels if labels else ():
+        if not (types[label.source].is_numeric() or types[label.source] == pl.Boolean):
+            raise DataError(
+                f"label {label.name!r}: column {label.source!r} has type {types[label.source]}: expected 0/1 or numbers"
+            )
+    if schema.timestamp is not None:
+        if schema.timestamp not in types:
+            raise DataError(
+                f"timestamp {schema.timestamp!r} is not in the data" + did_you_mean(schema.timestamp, types)
+            )
+        dtype = types[schema.timestamp]
+        if not (dtype.is_numeric() or dtype.is_temporal() or dtype == pl.String):
+            raise DataError(
+                f"timestamp {schema.timestamp!r} has type {dtype}: expected a number, a date or ISO text; cast the column"
+            )
+
+
+def _scan_text(paths: list[Path], types: dict[str, Any], options: dict[str, Any]) -> pl.LazyFrame:
+    return pl.scan_csv(
+        paths,
+        schema_overrides=types or None,
+        infer_schema_length=INFER_ROWS,
+        glob=False,
+        truncate_ragged_lines=False,
+        **options,
+    )
+
+
+def _partition_of(path: Path) -> list[pl.Expr]:
+    pairs = [part.split("=", 1) for part in path.parts[:-1] if "=" in part]
+    return [
+        pl.lit(int(value), pl.Int64).alias(key) if value.lstrip("-").isdigit() else pl.lit(value).alias(key)
+        for key, value in pairs
+    ]
+
+
+def _has_partitions(source: Source, paths: list[Path]) -> bool:
+    """Whether a ``key=value`` folder stands below what the caller named (a folder above it is no partition)."""
+    if not isinstance(source, str | Path):
+        return any(_has_partitions(place, paths) for place in source)
+    root = Path(source).expanduser()
+    if root.is_file():
+        return False
+    while any(sign in str(root) for sign in "*?["):
+        root = root.parent
+    below = [path.relative_to(root).parent for path in paths if path.is_relative_to(root)]
+    return any("=" in part for folder in below for part in folder.parts)
+
+
+def _format_of(path: Path) -> Format:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if len(suffixes) > 1 and suffixes[-1] in (".gz", ".zst") and FORMATS.get(suffixes[-2]) in ("csv", "tsv"):
+        return FORMATS[suffixes[-2]]
+    if not suffixes or suffixes[-1] not in FORMATS:
+        raise DataError(f"{path}: unknown format; give format=, or a name that ends in {', '.join(FORMATS)}")
+    return FORMATS[suffixes[-1]]
+
+
+def _is_data(path: Path, folder: Path, kind: Format | None) -> bool:
+    if not path.is_file() or any(part.startswith((".", "_")) for part in path.relative_to(folder).parts):
+        return False
+    stem = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
+    return kind is not None or stem.suffix.lower() in FORMATS
+
+
+def _expand(place: str, kind: Format | None) -> list[Path]:
+    path = Path(place).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        files = sorted(found for found in path.rglob("*") if _is_data(found, path, kind))
+        if not files:
+            raise DataError(f"{path}: the folder holds no data file (names that end in {', '.join(FORMATS)})")
+        return files
+    if any(sign in place for sign in "*?["):
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        if not found:
+            raise DataError(f"{place}: no file matches this pattern")
+        return found
+    raise DataError(f"{path}: no such file or folder{_neighbours(path)}")
+
+
+def _neighbours(path: Path) -> str:
+    parent = path.parent
+    while not parent.is_dir():
+        path, parent = parent, parent.parent
+    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+    if difflib.get_close_matches(path.name, names, n=1, cutoff=0.6) or 0 < len(names) <= 5:
+        return did_you_mean(path.name, names) + f" (in {parent})"
+    return f"; {parent} holds {', '.join(names[:5])} and {len(names) - 5} more" if names else f"; {parent} is empty"
