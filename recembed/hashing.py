@@ -63,4 +63,5 @@ def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int) -> In
     [59, 62]
     """
     high = _shift_right(mix64(keys ^ salts), 32)
-    return _shift_right(high * rows, 32)
+    addresses: Integers = _shift_right(high * rows, 32)
+    return addresses

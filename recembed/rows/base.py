@@ -226,7 +226,7 @@ class _DecayLookups(torch.autograd.Function):
         return rows.view_as(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         return torch.add(gradient, rows, alpha=ctx.coefficient), None
 
@@ -245,5 +245,5 @@ def decay_lookups(rows: Tensor, coefficient: float) -> Tensor:
     """
     if coefficient == 0.0 or not torch.is_grad_enabled() or not math.isfinite(coefficient):
         return rows
-    decayed: Tensor = _DecayLookups.apply(rows, coefficient)
+    decayed: Tensor = _DecayLookups.apply(rows, coefficient)  # type: ignore[no-untyped-call]
     return decayed

@@ -48,7 +48,7 @@ class PlainStore(RowStore):
     def forward(self, addresses: Tensor, width: int, offsets: Tensor | None = None) -> Tensor:
         """Look up rows, or sums of bags; see ``RowStore.forward``."""
         if torch.is_grad_enabled() and self.optimizer is not None:
-            looked_up: Tensor = _Lookup.apply(self._trigger, addresses, offsets, self, width)
+            looked_up: Tensor = _Lookup.apply(self._trigger, addresses, offsets, self, width)  # type: ignore[no-untyped-call]
             return looked_up
         return _gather(self.stack(width), addresses, offsets)
 
@@ -81,7 +81,7 @@ class _Lookup(torch.autograd.Function):
         return _gather(store.stack(width), addresses, offsets)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         addresses, offsets = ctx.saved_tensors
         if offsets is not None:
             gradient = gradient.repeat_interleave(offsets.diff(), dim=0, output_size=len(addresses))  # [N, D]

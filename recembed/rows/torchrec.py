@@ -86,7 +86,8 @@ class TorchRecStore(RowStore):
 
     def stack(self, width: int) -> Tensor:
         """Return the live rows of one width (a view without the padding)."""
-        return self._kernels[width].split_embedding_weights()[0].detach()[:, :width]
+        rows: Tensor = self._kernels[width].split_embedding_weights()[0].detach()[:, :width]
+        return rows
 
     def stack_states(self, width: int) -> dict[str, Tensor]:
         """Return the live optimiser states of one width."""
@@ -113,7 +114,7 @@ class TorchRecStore(RowStore):
             rows = rows.detach()
         if _padded(width) == width:
             return rows
-        narrow: Tensor = _Narrow.apply(rows, width, self._factor[width])
+        narrow: Tensor = _Narrow.apply(rows, width, self._factor[width])  # type: ignore[no-untyped-call]
         return narrow
 
 
@@ -154,7 +155,7 @@ class _Narrow(torch.autograd.Function):
         return rows[:, :width].contiguous()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return torch.nn.functional.pad(gradient * ctx.factor, (0, ctx.padding)), None, None
 
 

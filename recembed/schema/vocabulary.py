@@ -137,10 +137,10 @@ class Vocabulary:
         rows = pl.Series(np.asarray(ids, dtype=np.int64) - self.first_id)
         return self.values.gather(rows.set(rows < 0, None))
 
-    def count_of(self, ids: np.ndarray) -> np.ndarray:
-        """Return the training count of each id, int64; reserved ids count what was folded or missing."""
+    def row_counts(self) -> np.ndarray:
+        """Return the training count of every id, int64 ``[num_embeddings]``; reserved ids count what folded there."""
         table = np.zeros(self.num_embeddings, np.int64)
         table[MISSING_ID] = self.missing_count
         table[FIRST_OOV_ID : self.first_id] = self.oov_count // self.oov_buckets
         table[self.first_id :] = self.counts
-        return table[ids]
+        return table

@@ -70,13 +70,15 @@ class Table(nn.Module, ABC):
 
     Attributes:
         reads: ``ids`` of the vocabulary, or raw 64-bit ``keys``.
-        concat: decode only lays the rows of an id side by side; it costs nothing and pooling may precede it.
+        concat: decode only lays the rows of an id side by side; it costs nothing.
+        additive: decode only adds the rows of an id up (one row is the simplest case), so pooling may precede it.
         slots: The row table of each row an id fetches; equal records are shared rows.
         embedding_dim: Width of the vectors.
     """
 
     reads: ClassVar[Literal["ids", "keys"]] = "ids"
     concat: bool = False
+    additive: bool = False
 
     def __init__(self, slots: Sequence[RowTable], embedding_dim: int) -> None:
         super().__init__()

@@ -34,6 +34,7 @@ class FullTable(Table):
     """
 
     concat = True
+    additive = True
 
     @classmethod
     def of(cls, spec: TableSpec) -> "FullTable":

@@ -105,6 +105,7 @@ class HashedTable(Table):
         self.buckets = table.num_embeddings - first
         self.combine = combine
         self.concat = combine == "concat" or probes == 1
+        self.additive = combine == "sum" or probes == 1
         self.register_buffer("salts", torch.tensor(salts, dtype=torch.int64))
         self.register_buffer("missing", torch.tensor(missing, dtype=torch.int64), persistent=False)
 
@@ -154,6 +155,6 @@ class _HashedTogether(Together):
     def decode(self, rows: dict[int, Tensor], ids: Tensor) -> Tensor:
         if self._concat or not self._probes or self._combine is None or len(self.widths) > 1:
             return super().decode(rows, ids)
-        fetched = rows[self.widths[0]].unflatten(1, (-1, self._probes))  # [B, n, P, d]
-        combined = fetched.sum(2) if self._combine == "sum" else fetched.mean(2)
-        return combined.flatten(1)
+        fetched = rows[self.widths[0]]
+        fetched = fetched.view(ids.shape[0], -1, self._probes, self.widths[0])  # [B, n, P, d]
+        return (fetched.sum(2) if self._combine == "sum" else fetched.mean(2)).flatten(1)

@@ -1,0 +1,7 @@
+"""Schema + tables: ``Batch`` → vectors."""
+
+from recembed.embedding.config import EmbeddingConfig, FeatureOptions
+from recembed.embedding.module import FeatureEmbedding
+from recembed.embedding.tables import build_tables
+
+__all__ = ["EmbeddingConfig", "FeatureEmbedding", "FeatureOptions", "build_tables"]

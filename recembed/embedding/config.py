@@ -1,0 +1,125 @@
+"""Settings of the embedding part of a run: which method, pooling and numeric encoder each feature gets."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+
+from recembed.errors import ConfigError, did_you_mean
+from recembed.numeric import NUMERIC, NumericConfig
+from recembed.rows import AnyRowOptimizer, Init, RowStoreName, RowWiseAdagrad
+from recembed.schema.feature import Feature, Schema, explain_validation
+from recembed.tables import AnyTableConfig, FullConfig, TableConfig
+
+__all__ = ["EmbeddingConfig", "FeatureOptions", "parse_numeric"]
+
+PoolingOption = Literal["sum", "mean", "max", "none"]
+
+
+def parse_numeric(raw: Any) -> NumericConfig:
+    """Turn one word, or a mapping with ``kind``, into the settings of that numeric encoder.
+
+    Raises:
+        ConfigError: unknown kind or key, or a value out of range.
+    """
+    if isinstance(raw, NumericConfig):
+        return raw
+    settings = {"kind": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else {}
+    kind = settings.get("kind")
+    if kind not in NUMERIC:
+        raise ConfigError(f"numeric encoder {kind!r} is not known" + did_you_mean(str(kind), NUMERIC))
+    try:
+        return NUMERIC[kind].model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(explain_validation(error, f"numeric encoder {kind!r}", NUMERIC[kind])) from None
+
+
+AnyNumericConfig = Annotated[SerializeAsAny[NumericConfig], BeforeValidator(parse_numeric)]
+
+
+class FeatureOptions(BaseModel):
+    """What one feature does differently from the rest.
+
+    Attributes:
+        table: Method of a categorical, bag or sequence feature.
+        pooling: How the vectors of a bag or sequence become one; ``none`` keeps a sequence, with its mask.
+        numeric: Encoder of a numeric feature.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    table: AnyTableConfig | None = None
+    pooling: PoolingOption | None = None
+    numeric: AnyNumericConfig | None = None
+
+
+class EmbeddingConfig(BaseModel):
+    """The embedding part of a run.
+
+    Attributes:
+        embedding_dim: Width of a feature's vector (a method with several probes may widen it).
+        table: Method of every categorical, bag and sequence feature: one word, or a mapping with ``kind``.
+        numeric: Encoder of every numeric feature, likewise.
+        features: What single features do differently.
+        project: Bring fields of other widths to ``embedding_dim`` by a learned projection.
+        l2: Penalty ``l2 / 2 * sum(row**2)`` over the rows looked up, averaged over the batch.
+        init: Law of fresh rows; first-order weights start at zero.
+        row_store: ``torchrec``, ``torch`` or ``auto``.
+        row_optimizer: Row rule and its learning rate.
+
+    >>> config = EmbeddingConfig(table="hashed", features={"genres": {"pooling": "sum"}})
+    >>> config.table.kind, config.numeric.kind
+    ('hashed', 'standardize')
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    embedding_dim: Annotated[int, Field(ge=1)] = 16
+    table: AnyTableConfig = FullConfig()
+    numeric: AnyNumericConfig = parse_numeric("standardize")
+    features: dict[str, FeatureOptions] = {}
+    project: bool = False
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    init: Init = Init(scale=0.05, law="uniform")
+    row_store: RowStoreName = "auto"
+    row_optimizer: AnyRowOptimizer = RowWiseAdagrad()
+
+    def table_of(self, name: str) -> TableConfig:
+        """Return the method of feature ``name``."""
+        options = self.features.get(name)
+        return options.table if options and options.table else self.table
+
+    def numeric_of(self, name: str) -> NumericConfig:
+        """Return the numeric encoder of feature ``name``."""
+        options = self.features.get(name)
+        return options.numeric if options and options.numeric else self.numeric
+
+    def pooling_of(self, feature: Feature) -> PoolingOption:
+        """Return the pooling of a bag or sequence: its own, else ``mean``."""
+        options = self.features.get(feature.name)
+        return options.pooling if options and options.pooling else "mean"
+
+    def check(self, schema: Schema) -> None:
+        """Raise ``ConfigError`` where an option names a feature that is not there, or does not fit its kind."""
+        for name, options in self.features.items():
+            if name not in schema.names:
+                raise ConfigError(
+                    f"embeddings.features: {name!r} is not in the schema" + did_you_mean(name, schema.names)
+                )
+            feature = schema[name]
+            where = f"embeddings.features.{name}"
+            if options.pooling and not feature.jagged:
+                raise ConfigError(
+                    f"{where}.pooling = {options.pooling!r}: belongs to a bag or sequence, not {feature.kind}"
+                )
+            if options.pooling == "none" and feature.kind == "bag":
+                raise ConfigError(
+                    f"{where}.pooling = 'none': a bag has no order; make it a sequence, or use sum, mean or max"
+                )
+            if options.pooling == "max" and feature.weights:
+                raise ConfigError(f"{where}.pooling = 'max' cannot use weights; use sum or mean, or drop the weights")
+            if options.table and feature.kind == "numeric":
+                raise ConfigError(
+                    f"{where}.table: belongs to features with ids; {name!r} is numeric, set numeric instead"
+                )
+            if options.table and feature.shares:
+                raise ConfigError(f"{where}.table: {name!r} shares the table of {feature.shares!r}; set it there")
+            if options.numeric and feature.kind != "numeric":
+                raise ConfigError(f"{where}.numeric: {name!r} is {feature.kind}; set table instead")

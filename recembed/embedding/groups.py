@@ -1,0 +1,126 @@
+"""Features on their way through the lookup: all single-id columns by method, and each jagged feature by itself.
+
+Axes: ``B`` rows, ``C`` columns of the batch, ``n`` columns of a group, ``N`` ids of a jagged feature, ``D`` width.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recembed.batch import Jagged
+from recembed.embedded import PaddedSequence
+from recembed.embedding.config import PoolingOption
+from recembed.embedding.lookup import Lookups, Request
+from recembed.pooling import pad, pool
+from recembed.rows import RowStore
+from recembed.schema.feature import Feature
+from recembed.tables import Table
+
+__all__ = ["ColumnGroup", "JaggedFeature", "group_columns"]
+
+
+class ColumnGroup(nn.Module):
+    """The single-id features of one method.
+
+    Args:
+        features: They, in schema order.
+        columns: Their places in ``Batch.ids``.
+        tables: Their tables.
+        store: Where the rows are.
+        every: Whether ``columns`` is all of ``Batch.ids`` in order.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[Feature],
+        columns: Sequence[int],
+        tables: Sequence[Table],
+        store: RowStore,
+        *,
+        every: bool,
+    ) -> None:
+        super().__init__()
+        self.keys = tuple(feature.name for feature in features)
+        self.together = type(tables[0]).together(tables)
+        self.together.bind(store)
+        self.widths = self.together.embedding_dims
+        self.additive = all(table.additive for table in tables)
+        self._every = every
+        self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64), persistent=False)
+
+    def take(self, ids: Tensor) -> Tensor:
+        """Return this group's columns ``[B, n]`` of ``Batch.ids`` ``[B, C]``."""
+        return ids if self._every else ids[:, self.get_buffer("columns")]
+
+    def request(self, lookups: Lookups, ids: Tensor) -> dict[int, Request]:
+        """Ask for the rows of ``ids`` ``[B, n]``, by width."""
+        return {
+            width: lookups.rows(addresses.flatten(), width) for width, addresses in self.together.lookups(ids).items()
+        }
+
+    def decode(self, requests: dict[int, Request], ids: Tensor) -> Tensor:
+        """Return the vectors side by side, ``[B, sum(widths)]``."""
+        rows = {width: request.rows.view(ids.shape[0], -1, width) for width, request in requests.items()}
+        return self.together.decode(rows, ids)
+
+    def request_sums(self, lookups: Lookups, ids: Tensor) -> Request:
+        """Ask for the sum of all rows of each example of ``ids`` ``[B, n]``: first-order weights, added in the kernel."""
+        ((width, addresses),) = self.together.lookups(ids).items()
+        batch, slots = addresses.shape
+        offsets = torch.arange(batch + 1, device=ids.device) * slots
+        return lookups.sums(addresses.flatten(), offsets, width)
+
+
+def group_columns(features: Sequence[Feature], tables: Mapping[str, Table], store: RowStore) -> list[ColumnGroup]:
+    """Group single-id features by the class of their table, keeping the schema's order within a group."""
+    kinds: dict[type[Table], list[int]] = {}
+    for column, feature in enumerate(features):
+        kinds.setdefault(type(tables[feature.vocabulary_name]), []).append(column)
+    groups = []
+    for columns in kinds.values():
+        members = [features[column] for column in columns]
+        own = [tables[feature.vocabulary_name] for feature in members]
+        groups.append(ColumnGroup(members, columns, own, store, every=len(columns) == len(features)))
+    return groups
+
+
+class JaggedFeature(nn.Module):
+    """One bag or sequence: its rows, decoded, then pooled or padded.
+
+    Where decode is free the sum (or mean) of a bag is taken in the lookup itself.
+    """
+
+    def __init__(self, feature: Feature, table: Table, store: RowStore, pooling: PoolingOption) -> None:
+        super().__init__()
+        self.name = feature.name
+        self.pooling = pooling
+        self.max_length = feature.max_length
+        self.together = type(table).together([table])
+        self.together.bind(store)
+        self.width = table.embedding_dim
+        self._in_kernel = table.additive and len(self.together.widths) == 1 and pooling in ("sum", "mean")
+
+    def request(self, lookups: Lookups, jagged: Jagged) -> dict[int, Request]:
+        """Ask for the rows, by width."""
+        addresses = self.together.lookups(jagged.values.unsqueeze(1))  # [N, slots]
+        if not self._pushed(jagged):
+            return {width: lookups.rows(rows.flatten(), width) for width, rows in addresses.items()}
+        ((width, rows),) = addresses.items()
+        return {width: lookups.sums(rows.flatten(), jagged.offsets * rows.shape[1], width)}
+
+    def finish(self, requests: dict[int, Request], jagged: Jagged) -> Tensor | PaddedSequence:
+        """Return one vector per row, ``[B, D]``, or the padded sequence."""
+        if self._pushed(jagged):
+            (request,) = requests.values()
+            if self.pooling == "sum":
+                return request.rows
+            return request.rows / jagged.offsets.diff().clamp(min=1).unsqueeze(1)
+        rows = {width: request.rows.view(len(jagged.values), -1, width) for width, request in requests.items()}
+        vectors = self.together.decode(rows, jagged.values.unsqueeze(1))  # [N, D]
+        if self.pooling == "none":
+            return pad(vectors, jagged.offsets, self.max_length)
+        return pool(vectors, jagged.offsets, self.pooling, jagged.weights)
+
+    def _pushed(self, jagged: Jagged) -> bool:
+        return self._in_kernel and jagged.weights is None

@@ -1,0 +1,97 @@
+"""``Lookups``: everything one step wants to read, gathered in one kernel call per row width.
+
+Axes: ``N`` addresses, ``G`` bags, ``D`` width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recembed.errors import RecembedError
+from recembed.pooling import pool
+from recembed.rows import RowStore, decay_lookups
+
+__all__ = ["Lookups", "Request"]
+
+
+@dataclass(slots=True)
+class Request:
+    """Addresses in the stack of one width, and after ``gather`` what they held.
+
+    Shapes:
+        addresses: int64 ``[N]``; offsets: int64 ``[G + 1]`` or None; result: float32 ``[N, D]``, or ``[G, D]`` sums.
+    """
+
+    addresses: Tensor
+    offsets: Tensor | None
+    result: Tensor | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """The rows, or the sums of the bags."""
+        if self.result is None:
+            raise RecembedError("a lookup was read before it was gathered")
+        return self.result
+
+
+class Lookups:
+    """Collect requests, then gather them all.
+
+    Args:
+        store: Where the rows are.
+        decay: Coefficient of the L2 penalty per looked-up row.
+    """
+
+    def __init__(self, store: RowStore, decay: float = 0.0) -> None:
+        self._store = store
+        self._decay = decay
+        self._requests: dict[int, list[Request]] = {}
+
+    def rows(self, addresses: Tensor, width: int) -> Request:
+        """Ask for one row per address."""
+        request = Request(addresses, None)
+        self._requests.setdefault(width, []).append(request)
+        return request
+
+    def sums(self, addresses: Tensor, offsets: Tensor, width: int) -> Request:
+        """Ask for the sum of each bag of rows."""
+        request = Request(addresses, offsets)
+        self._requests.setdefault(width, []).append(request)
+        return request
+
+    def gather(self) -> None:
+        """Fill in every request."""
+        for width, requests in self._requests.items():
+            if self._decay:
+                self._gather_decayed(requests, width)
+            elif len(requests) == 1 or torch.compiler.is_exporting():
+                for request in requests:
+                    request.result = self._store(request.addresses, width, request.offsets)
+            else:
+                self._gather_together(requests, width)
+
+    def _gather_together(self, requests: list[Request], width: int) -> None:
+        addresses = torch.cat([request.addresses for request in requests])
+        if all(request.offsets is None for request in requests):
+            rows = self._store(addresses, width, None)
+            sizes = [len(request.addresses) for request in requests]
+        else:
+            starts, first = [], 0
+            for request in requests:
+                own = request.offsets
+                own = torch.arange(len(request.addresses), device=addresses.device) if own is None else own[:-1]
+                starts.append(own + first)
+                first += len(request.addresses)
+            rows = self._store(addresses, width, torch.cat([*starts, starts[0].new_tensor([first])]))
+            sizes = [len(own) for own in starts]
+        for request, part in zip(requests, torch.split(rows, sizes), strict=True):
+            request.result = part
+
+    def _gather_decayed(self, requests: list[Request], width: int) -> None:
+        """Fetch single rows, so that the penalty sees each of them, and add up the bags afterwards."""
+        rows = self._store(torch.cat([request.addresses for request in requests]), width, None)
+        rows = decay_lookups(rows, self._decay)
+        sizes = [len(request.addresses) for request in requests]
+        for request, part in zip(requests, torch.split(rows, sizes), strict=True):
+            request.result = part if request.offsets is None else pool(part, request.offsets, "sum")

@@ -1,0 +1,49 @@
+"""Schema + settings → the tables of a model, one per vocabulary."""
+
+from recembed.embedding.config import EmbeddingConfig
+from recembed.rows import Init
+from recembed.schema.fitted import FittedSchema
+from recembed.tables import Table, TableConfig, TableSpec
+
+__all__ = ["build_tables"]
+
+_LINEAR_INIT = Init(scale=0.0, law="uniform")
+
+
+def build_tables(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool, seed: int) -> dict[str, Table]:
+    """Build the table of every vocabulary, in schema order.
+
+    Features under equal settings are built together, so that a shared store sees all of its features at once.
+
+    Args:
+        fitted: Schema with its vocabularies.
+        config: The method of each feature.
+        linear: Build the first-order weights (width 1, all zero at first) instead of the vectors.
+        seed: Salts depend on it.
+    """
+    groups: list[tuple[TableConfig, list[TableSpec]]] = []
+    names: list[str] = []
+    for feature in (*fitted.schema.categorical, *fitted.schema.jagged):
+        name = feature.vocabulary_name
+        if name in names:
+            continue
+        names.append(name)
+        vocabulary = fitted.vocabulary_of(name)
+        spec = TableSpec(
+            name=name,
+            num_embeddings=vocabulary.num_embeddings if vocabulary else None,
+            embedding_dim=1 if linear else config.embedding_dim,
+            init=_LINEAR_INIT if linear else config.init,
+            linear=linear,
+            counts=vocabulary.row_counts() if vocabulary else None,
+        )
+        method = config.table_of(name)
+        members = next((specs for known, specs in groups if known == method), None)
+        if members is None:
+            groups.append((method, [spec]))
+        else:
+            members.append(spec)
+    tables: dict[str, Table] = {}
+    for method, specs in groups:
+        tables |= method.build(specs, seed)
+    return {name: tables[name] for name in names}
