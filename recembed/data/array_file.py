@@ -1,0 +1,38 @@
+"""A ``.npy`` file that grows along its first axis."""
+
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["ArrayFile"]
+
+_HEADER_BYTES = 128
+
+
+class ArrayFile:
+    """Appends arrays to one ``.npy`` file; readable after ``close``."""
+
+    def __init__(self, path: Path, first: np.ndarray) -> None:
+        self._file = path.open("wb")
+        self._dtype, self._shape = first.dtype, first.shape
+        self._file.write(self._header())
+        self._file.write(np.ascontiguousarray(first).data)
+
+    def _header(self) -> bytes:
+        fields = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self._shape}
+        text = repr(fields).encode().ljust(_HEADER_BYTES - 11) + b"\n"
+        return np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text
+
+    def append(self, array: np.ndarray) -> None:
+        """Append ``array``, whose other axes and type are those of the first."""
+        self._file.write(np.ascontiguousarray(array, self._dtype).data)
+        self._shape = (self._shape[0] + len(array), *self._shape[1:])
+
+    def close(self) -> tuple[int, ...]:
+        """Write the final shape, close the file and return the shape."""
+        try:
+            self._file.seek(0)
+            self._file.write(self._header())
+        finally:
+            self._file.close()
+        return self._shape
