@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from recembed.errors import ConfigError, did_you_mean
 
@@ -194,13 +195,18 @@ def explain_validation(error: ValidationError, what: str, model: type[BaseModel]
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     fields = model
     for part in location:
-        if isinstance(part, int) or part not in fields.model_fields:
+        field = None if isinstance(part, int) else _named(fields).get(part)
+        if field is None:
             continue
-        inner = _record_in(fields.model_fields[part].annotation)
+        inner = _record_in(field.annotation)
         if inner is None:
             break
         fields = inner
-    return list(fields.model_fields)
+    return list(_named(fields))
+
+
+def _named(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _record_in(annotation: Any) -> type[BaseModel] | None:

@@ -144,3 +144,7 @@ class Vocabulary:
         table[FIRST_OOV_ID : self.first_id] = self.oov_count // self.oov_buckets
         table[self.first_id :] = self.counts
         return table
+
+    def count_of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the training count of each of ``ids``, int64 of the same shape."""
+        return self.row_counts()[ids]
