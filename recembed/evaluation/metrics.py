@@ -124,12 +124,19 @@ def presorted_auc(labels: ArrayLike, scores: ArrayLike) -> Callable[[Floats], fl
     >>> presorted_auc([0, 0, 1], [0.1, 0.9, 0.5])(np.array([1.0, 3.0, 1.0]))
     0.25
     """
-    ranking = Ranking(*check_rows(labels, scores))
+    y, x = check_rows(labels, scores)
+    order = np.argsort(x)
+    positive, negative = order[y[order] == 1], order[y[order] == 0]
+    below = np.searchsorted(x[negative], x[positive], side="left")  # [P], negatives beaten
+    below_or_tied = np.searchsorted(x[negative], x[positive], side="right")  # [P]
 
     def under(weights: Floats) -> float:
-        won, positives, negatives = ranking.pairs(weights)
-        both = positives[0] > 0 and negatives[0] > 0
-        return float(won[0] / (positives[0] * negatives[0])) if both else float("nan")
+        positives = weights.take(positive)  # [P]
+        negatives = np.zeros(len(negative) + 1)  # [M + 1], the weight of the first m negatives
+        np.cumsum(weights.take(negative), out=negatives[1:])
+        won = 0.5 * (positives @ negatives.take(below) + positives @ negatives.take(below_or_tied))
+        pairs = positives.sum() * negatives[-1]
+        return float(won / pairs) if pairs > 0 else float("nan")
 
     return under
 

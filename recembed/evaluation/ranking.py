@@ -1,4 +1,4 @@
-"""``Ranking``: rows sorted once, so that AUC under ever new row weights costs one pass each.
+"""``Ranking``: rows sorted once by group and score, what AUC, gAUC and DeLong count their pairs on.
 
 Axes: ``N`` rows, ``K`` blocks of rows with one score in one group, ``G`` groups.
 """
@@ -22,7 +22,7 @@ class Ranking:
     """
 
     def __init__(self, labels: Floats, scores: Floats, group: NDArray[np.int64] | None = None) -> None:
-        self.order = np.argsort(scores, kind="stable") if group is None else np.lexsort((scores, group))
+        self.order = np.argsort(scores) if group is None else np.lexsort((scores, group))
         self.labels = labels[self.order]  # [N]
         ordered = scores[self.order]  # [N]
         new_block = np.concatenate([[True], ordered[1:] != ordered[:-1]])  # [N]
@@ -58,8 +58,6 @@ class Ranking:
         """Return the pairs won, the positives and the negatives of each group, each float64 ``[G]``."""
         positives, negatives = self._weigh(weights)
         won = positives * self._negatives_below(negatives)  # [K]
-        if len(self.groups) == 1:
-            return np.array([won.sum()]), np.array([positives.sum()]), np.array([negatives.sum()])
         won, positives, negatives = (np.add.reduceat(values, self.groups) for values in (won, positives, negatives))
         return won, positives, negatives
 
