@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn import metrics as sklearn_metrics
@@ -30,6 +30,7 @@ def test_auc_by_hand() -> None:
     assert auc([0, 1, 0], [5.0, 5.0, 5.0]) == 0.5
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_auc_is_the_share_of_pairs(rows: list[tuple[int, int, int]]) -> None:
     labels, scores, _ = np.array(rows).T
@@ -48,6 +49,7 @@ def test_auc_agrees_with_sklearn(decimals: int) -> None:
     assert_allclose(auc(labels, scores, weights), weighted, rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_whole_weights_are_repeated_rows(rows: list[tuple[int, int, int]]) -> None:
     labels, scores, weights = np.array(rows).T
