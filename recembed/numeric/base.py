@@ -7,7 +7,7 @@ to ``clip`` standard deviations from the mean, infinities too, so no input can b
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,9 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from recembed.schema.feature import Feature
-
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["FieldConfig", "NumericConfig", "NumericEncoder", "ZScore", "signed_log1p"]
 
@@ -44,7 +42,7 @@ class NumericConfig(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @abstractmethod
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> NumericEncoder:
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> NumericEncoder:
         """Make the encoder; weights come from torch's global random generator."""
 
 
@@ -82,7 +80,7 @@ class ZScore(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, stats: "NumericStats", *, log: bool, clip: float) -> None:
+    def __init__(self, stats: NumericStats, *, log: bool, clip: float) -> None:
         super().__init__()
         mean, std = (stats.log_mean, stats.log_std) if log else (stats.mean, stats.std)
         std = np.where(np.isfinite(std) & (std > 0), std, 1.0)

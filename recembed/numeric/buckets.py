@@ -1,6 +1,6 @@
 """A field of a number by a small table with one row per quantile bucket."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -10,9 +10,7 @@ from torch.nn import functional
 from recembed.numeric.base import FieldConfig, NumericEncoder
 from recembed.numeric.quantiles import quantile_edges
 from recembed.schema.feature import Feature
-
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["Buckets", "BucketsConfig"]
 
@@ -27,7 +25,7 @@ class BucketsConfig(FieldConfig):
     kind: Literal["buckets"] = "buckets"
     num_buckets: Annotated[int, Field(ge=2, le=256)] = 32
 
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> "Buckets":
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> "Buckets":
         """Make the encoder."""
         edges = quantile_edges(stats, self.num_buckets)[:, 1:-1]
         return Buckets(edges, embedding_dim=embedding_dim, init_std=self.init_std)

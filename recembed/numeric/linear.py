@@ -1,6 +1,6 @@
 """A field of a number by a line: one direction per number, as factorisation machines treat real features."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from recembed.numeric.base import FieldConfig, NumericEncoder, ZScore
 from recembed.schema.feature import Feature
-
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["Linear", "LinearConfig"]
 
@@ -27,7 +25,7 @@ class LinearConfig(FieldConfig):
     log: bool = False
     clip: Annotated[float, Field(gt=0)] = 10.0
 
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> "Linear":
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> "Linear":
         """Make the encoder."""
         score = ZScore(stats, log=self.log, clip=self.clip)
         return Linear(score, width=feature.width, embedding_dim=embedding_dim, init_std=self.init_std)
@@ -58,4 +56,5 @@ class Linear(NumericEncoder):
     def forward(self, x: Tensor) -> Tensor:
         """Encode."""
         missing = x.isnan().to(x.dtype)  # [B, w]
-        return (self.score(x) @ self.weight + missing @ self.missing).float() + self.bias  # [B, D]
+        z: Tensor = self.score(x)  # [B, w]
+        return (z @ self.weight + missing @ self.missing).float() + self.bias  # [B, D]

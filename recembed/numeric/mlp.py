@@ -1,6 +1,6 @@
 """A field of a number by a small network."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from recembed.numeric.base import FieldConfig, NumericEncoder, ZScore
 from recembed.schema.feature import Feature
-
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["MLPConfig", "MLPEncoder"]
 
@@ -29,7 +27,7 @@ class MLPConfig(FieldConfig):
     log: bool = False
     clip: Annotated[float, Field(gt=0)] = 10.0
 
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> "MLPEncoder":
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> "MLPEncoder":
         """Make the encoder."""
         score = ZScore(stats, log=self.log, clip=self.clip)
         hidden = nn.Linear(2 * feature.width, self.hidden_units)

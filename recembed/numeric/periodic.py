@@ -1,7 +1,7 @@
 """A field of a number by waves of learned frequencies."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from recembed.numeric.base import FieldConfig, NumericEncoder, ZScore
 from recembed.schema.feature import Feature
-
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["Periodic", "PeriodicConfig"]
 
@@ -33,7 +31,7 @@ class PeriodicConfig(FieldConfig):
     log: bool = False
     clip: Annotated[float, Field(gt=0)] = 10.0
 
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> "Periodic":
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> "Periodic":
         """Make the encoder."""
         score = ZScore(stats, log=self.log, clip=self.clip)
         frequencies = torch.randn(feature.width, self.num_frequencies) * self.frequency_std

@@ -1,6 +1,6 @@
 """A field of a number by piecewise linear encoding over quantile bins."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from recembed.numeric.base import FieldConfig, NumericEncoder
 from recembed.numeric.quantiles import quantile_edges
 from recembed.schema.feature import Feature
-
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["PiecewiseLinear", "PiecewiseLinearConfig"]
 
@@ -26,7 +24,7 @@ class PiecewiseLinearConfig(FieldConfig):
     kind: Literal["piecewise_linear"] = "piecewise_linear"
     num_bins: Annotated[int, Field(ge=1, le=256)] = 32
 
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> "PiecewiseLinear":
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> "PiecewiseLinear":
         """Make the encoder."""
         edges = quantile_edges(stats, self.num_bins)
         return PiecewiseLinear(edges, embedding_dim=embedding_dim, init_std=self.init_std)

@@ -1,18 +1,15 @@
 """Cut points of a numeric feature from its fitted quantiles."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["quantile_edges"]
 
 
-def quantile_edges(stats: "NumericStats", bins: int) -> Tensor:
+def quantile_edges(stats: NumericStats, bins: int) -> Tensor:
     """Return the ``bins + 1`` ends of ``bins`` bins that hold equal shares of the training rows.
 
     Read from the fitted quantiles by linear interpolation; a value that many rows share repeats. A feature that was

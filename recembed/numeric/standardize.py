@@ -1,6 +1,6 @@
 """Numbers as dense columns: standardised as they are, or on a logarithmic scale."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -8,9 +8,7 @@ from torch import Tensor
 
 from recembed.numeric.base import NumericConfig, NumericEncoder, ZScore
 from recembed.schema.feature import Feature
-
-if TYPE_CHECKING:
-    from recembed.schema.fitted import NumericStats
+from recembed.schema.fitted import NumericStats
 
 __all__ = ["Columns", "LogConfig", "StandardizeConfig"]
 
@@ -27,7 +25,7 @@ class StandardizeConfig(NumericConfig):
     clip: Annotated[float, Field(gt=0)] = 10.0
     missing_indicator: bool = False
 
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> "Columns":
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> "Columns":
         """Make the encoder; ``embedding_dim`` is that of fields and not used."""
         score = ZScore(stats, log=False, clip=self.clip)
         return Columns(score, width=feature.width, missing_indicator=self.missing_indicator)
@@ -36,7 +34,8 @@ class StandardizeConfig(NumericConfig):
 class LogConfig(NumericConfig):
     """Dense columns ``(l - mean of l) / (std of l)`` with ``l = sign(x) log(1 + |x|)``: for counts and prices.
 
-    Negatives keep their sign and order (-2 becomes -1.0986 before standardisation), whatever share they have.
+    Negatives keep their sign and order: -2 becomes -1.0986 before standardisation. The fitted mean and deviation count
+    them as 0, so a feature that is often negative is better off with ``standardize`` or a quantile encoder.
 
     Attributes:
         clip: Largest distance from the mean in standard deviations.
@@ -47,7 +46,7 @@ class LogConfig(NumericConfig):
     clip: Annotated[float, Field(gt=0)] = 10.0
     missing_indicator: bool = False
 
-    def build(self, feature: Feature, stats: "NumericStats", embedding_dim: int) -> "Columns":
+    def build(self, feature: Feature, stats: NumericStats, embedding_dim: int) -> "Columns":
         """Make the encoder; ``embedding_dim`` is that of fields and not used."""
         score = ZScore(stats, log=True, clip=self.clip)
         return Columns(score, width=feature.width, missing_indicator=self.missing_indicator)
@@ -70,7 +69,7 @@ class Columns(NumericEncoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise."""
-        z = self.score(x)  # [B, w]
+        z: Tensor = self.score(x)  # [B, w]
         if not self.missing_indicator:
             return z
         return torch.cat([z, x.isnan().to(z.dtype)], dim=1)  # [B, 2 w]

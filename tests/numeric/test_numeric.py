@@ -1,7 +1,6 @@
 """What every numeric encoder promises, and one number worked out by hand for each."""
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,18 @@ from torch import nn
 from torch.export import Dim, export
 
 from recembed.numeric import NUMERIC, AnyNumericConfig, NumericEncoder
-from recembed.schema import feature as schema_feature
+from recembed.schema.feature import Feature
+from recembed.schema.fitted import NumericStats
 
 KINDS = sorted(NUMERIC)
 FIELDS = sorted(set(NUMERIC) - {"standardize", "log"})
 DIM = 8
 
 
-def stats_of(sample: np.ndarray) -> Any:
+def stats_of(sample: np.ndarray) -> NumericStats:
     """Fit what the encoders read, from ``[rows, w]`` without missing values."""
-    logs = np.sign(sample) * np.log1p(np.abs(sample))
-    return SimpleNamespace(
+    logs = np.log1p(np.maximum(sample, 0))
+    return NumericStats(
         mean=sample.mean(0),
         std=sample.std(0),
         log_mean=logs.mean(0),
@@ -36,7 +36,7 @@ def stats_of(sample: np.ndarray) -> Any:
 
 def build(kind: str, sample: np.ndarray, **settings: Any) -> NumericEncoder:
     torch.manual_seed(0)
-    feature = schema_feature.Feature(name="price", kind="numeric", width=sample.shape[1])
+    feature = Feature(name="price", kind="numeric", width=sample.shape[1])
     return NUMERIC[kind](**settings).build(feature, stats_of(sample), DIM)
 
 
@@ -112,7 +112,7 @@ def test_every_parameter_gets_a_gradient_and_is_state(kind: str, sample: np.ndar
 @pytest.mark.parametrize("init_std", [0.01, 0.1])
 def test_fresh_vectors_have_the_scale_of_id_rows(kind: str, width: int, init_std: float) -> None:
     sample = np.random.default_rng(1).normal(50, 20, (4000, width))
-    feature = schema_feature.Feature(name="price", kind="numeric", width=width)
+    feature = Feature(name="price", kind="numeric", width=width)
     torch.manual_seed(0)
     encoder = NUMERIC[kind](init_std=init_std).build(feature, stats_of(sample), 64)
     measured = encoder(torch.tensor(sample, dtype=torch.float32)).square().mean().sqrt().item()
@@ -124,7 +124,7 @@ def test_a_constant_or_always_missing_feature_works(kind: str) -> None:
     constant = build(kind, np.full((10, 1), 7.0))
     assert constant(torch.tensor([[7.0], [8.0], [torch.nan]])).isfinite().all()
     never = stats_of(np.full((10, 1), np.nan))
-    feature = schema_feature.Feature(name="price", kind="numeric")
+    feature = Feature(name="price", kind="numeric")
     assert NUMERIC[kind]().build(feature, never, DIM)(torch.tensor([[7.0], [torch.nan]])).isfinite().all()
 
 
