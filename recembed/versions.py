@@ -1,9 +1,11 @@
 """Which fbgemm and torchrec fit the installed torch, and the pip lines that bring them together.
 
 fbgemm and torchrec 1.N are built against torch 2.(N+5). ``fbgemm-gpu`` is the build for CUDA, ``fbgemm-gpu-cpu`` the
-one for CPU; both fill the same folder, so only one of them may be installed.
+one for CPU; both fill the same folder, so only one of them may be installed. The CUDA build does not load without
+NVIDIA's driver, the CPU build goes with every build of torch, so a CUDA torch on a machine without the driver takes it.
 """
 
+import ctypes
 import re
 import shlex
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ class Versions:
     Attributes:
         torch: Version of torch.
         cuda: CUDA version that torch was built with, None for a CPU build.
+        driver: Whether NVIDIA's driver is there.
         fbgemm_gpu: Version of the CUDA build of fbgemm.
         fbgemm_gpu_cpu: Version of its CPU build.
         torchrec: Version of torchrec.
@@ -33,13 +36,14 @@ class Versions:
 
     torch: str | None
     cuda: str | None = None
+    driver: bool = True
     fbgemm_gpu: str | None = None
     fbgemm_gpu_cpu: str | None = None
     torchrec: str | None = None
 
     def __str__(self) -> str:
         """Name every package that is there."""
-        build = f"CUDA {self.cuda}" if self.cuda else "CPU"
+        build = f"CUDA {self.cuda}{'' if self.driver else ', no NVIDIA driver'}" if self.cuda else "CPU"
         found = {
             "torch": self.torch and f"{self.torch} ({build})",
             _CUDA_BUILD: self.fbgemm_gpu,
@@ -61,6 +65,7 @@ def installed_versions() -> Versions:
     return Versions(
         torch=torch_version,
         cuda=cuda,
+        driver=_has_driver(),
         fbgemm_gpu=_installed(_CUDA_BUILD),
         fbgemm_gpu_cpu=_installed(_CPU_BUILD),
         torchrec=_installed("torchrec"),
@@ -72,6 +77,14 @@ def _installed(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")  # what the CUDA build of fbgemm links against
+    except OSError:
+        return False
+    return True
 
 
 def _release(version: str) -> tuple[int, int]:
@@ -115,7 +128,7 @@ def faults(versions: Versions) -> list[str]:
     if present[right] and present[wrong]:
         found.append(f"{right} and {wrong} overwrite each other's files")
     elif present[wrong]:
-        found.append(f"{wrong} does not go with a {'CUDA' if versions.cuda else 'CPU'} build of torch")
+        found.append(f"{wrong} does not go with {_describe(versions)}")
     elif not present[right]:
         found.append(f"torchrec {versions.torchrec} is there without {right}")
     if not versions.torchrec:
@@ -124,8 +137,14 @@ def faults(versions: Versions) -> list[str]:
 
 
 def _builds(versions: Versions) -> tuple[str, str]:
-    """Return the build of fbgemm that goes with this torch, and the other one."""
-    return (_CUDA_BUILD, _CPU_BUILD) if versions.cuda else (_CPU_BUILD, _CUDA_BUILD)
+    """Return the build of fbgemm that goes with this torch here, and the other one."""
+    return (_CUDA_BUILD, _CPU_BUILD) if versions.cuda and versions.driver else (_CPU_BUILD, _CUDA_BUILD)
+
+
+def _describe(versions: Versions) -> str:
+    if not versions.cuda:
+        return "a CPU build of torch"
+    return "a CUDA build of torch" if versions.driver else "a machine without NVIDIA's driver"
 
 
 def pairing_lines(versions: Versions) -> list[str]:

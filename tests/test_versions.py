@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from recembed.versions import Versions, faults, installed_versions, pairing_lines
@@ -6,8 +8,12 @@ CPU = {"torch": "2.13.0+cpu", "fbgemm_gpu_cpu": "1.8.0", "torchrec": "1.8.0"}
 CUDA = {"torch": "2.13.0+cu130", "cuda": "13.0", "fbgemm_gpu": "1.8.0", "torchrec": "1.8.0"}
 
 
-@pytest.mark.parametrize("installed", [CPU, CUDA, {"torch": "2.10.1", "fbgemm_gpu_cpu": "1.5.0", "torchrec": "1.5.1"}])
-def test_a_matching_pair_needs_nothing(installed: dict[str, str]) -> None:
+NO_DRIVER = {**CUDA, "driver": False, "fbgemm_gpu": None, "fbgemm_gpu_cpu": "1.8.0"}
+OLDER = {"torch": "2.10.1", "fbgemm_gpu_cpu": "1.5.0", "torchrec": "1.5.1"}
+
+
+@pytest.mark.parametrize("installed", [CPU, CUDA, NO_DRIVER, OLDER])
+def test_a_matching_pair_needs_nothing(installed: dict[str, Any]) -> None:
     assert faults(Versions(**installed)) == []
     assert pairing_lines(Versions(**installed)) == []
 
@@ -39,6 +45,11 @@ def test_a_matching_pair_needs_nothing(installed: dict[str, str]) -> None:
             ["pip uninstall --yes fbgemm-gpu-cpu", "pip install 'fbgemm-gpu==1.8.*'"],
         ),
         (
+            {**CUDA, "driver": False},
+            "fbgemm-gpu does not go with a machine without NVIDIA's driver",
+            ["pip uninstall --yes fbgemm-gpu", "pip install 'fbgemm-gpu-cpu==1.8.*'"],
+        ),
+        (
             {**CPU, "fbgemm_gpu": "1.8.0"},
             "fbgemm-gpu-cpu and fbgemm-gpu overwrite each other's files",
             ["pip uninstall --yes fbgemm-gpu fbgemm-gpu-cpu", "pip install 'fbgemm-gpu-cpu==1.8.*'"],
@@ -56,9 +67,9 @@ def test_a_matching_pair_needs_nothing(installed: dict[str, str]) -> None:
     ],
 )
 def test_a_wrong_pair_is_named_with_the_lines_that_mend_it(
-    installed: dict[str, str | None], fault: str, lines: list[str]
+    installed: dict[str, Any], fault: str, lines: list[str]
 ) -> None:
-    versions = Versions(**installed)  # type: ignore[arg-type]
+    versions = Versions(**installed)
     assert faults(versions) == [fault]
     assert pairing_lines(versions) == lines
 
