@@ -33,13 +33,14 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def check_sqlite(uri: str) -> None:
-    """Open the file for writing: MLflow itself tries a bad one again for more than a minute."""
+    """Try to write to the file, and take it back: MLflow itself tries a bad file again for more than a minute."""
     file = sqlite_file(uri)
     if file is None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE recembed_can_write (yes)")
         connection.rollback()
 
 

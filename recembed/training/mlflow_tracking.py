@@ -77,9 +77,12 @@ class MLflowTracker:
             self._buffer = MetricBuffer(self._send)
             self.run_id = self._run
 
+        def write_config() -> None:
+            plain = json.loads(json.dumps(dict(params), default=str))
+            self._client.log_dict(self._run, plain, "config.yaml")
+
         self._attempt("start a run", write)
-        plain = json.loads(json.dumps(dict(params), default=str))
-        self._attempt_artifact("config.yaml", lambda: self._client.log_dict(self._run, plain, "config.yaml"))
+        self._attempt_artifact("config.yaml", write_config)
 
     def dataset(self, name: str, *, digest: str, rows: int, source: str) -> None:
         """Write the data to the run's inputs; the digest is cut to MLflow's 36 characters and whole in a tag."""

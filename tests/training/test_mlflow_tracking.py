@@ -215,6 +215,11 @@ def no_folder(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/file/mlflow.db"
 
 
+def no_writing(tmp_path: Path) -> str:
+    (tmp_path / "mlflow.db-journal").mkdir()  # refuses every write, to root too
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
 def no_server(tmp_path: Path) -> str:
     return "http://127.0.0.1:9"
 
@@ -224,6 +229,7 @@ def no_server(tmp_path: Path) -> str:
     [
         (broken_file, "file is not a database"),
         (no_folder, "File exists|Not a directory"),
+        (no_writing, "unable to open database file|disk I/O error"),
         (no_server, "Max retries exceeded"),
     ],
 )

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -72,13 +73,28 @@ def test_buffer_sends_when_full_and_in_order() -> None:
 
 
 def test_buffer_sends_what_is_old() -> None:
-    sent: list[Point] = []
-    buffer = MetricBuffer(sent.extend, most=1000, seconds=0.0)
+    sent = threading.Event()
+    buffer = MetricBuffer(lambda points: sent.set(), most=1000, seconds=0.0)
     buffer.add("loss", 1.0, 1)
-    while not sent:  # the thread writes it without a flush
-        pass
-    assert sent[0].value == 1.0
+    assert sent.wait(timeout=10)  # without a flush
     buffer.close()
+
+
+def test_buffer_takes_points_while_a_batch_is_under_way() -> None:
+    go_on = threading.Event()
+    sent: list[list[int]] = []
+
+    def slow(points: list[Point]) -> None:
+        go_on.wait(timeout=10)
+        sent.append([point.step for point in points])
+
+    buffer = MetricBuffer(slow, most=1, seconds=1000)
+    for step in range(3):
+        buffer.add("loss", 1.0, step)
+    assert sent == []
+    go_on.set()
+    buffer.close()
+    assert sent == [[0], [1, 2]]
 
 
 def test_buffer_tells_of_a_failed_batch_once() -> None:
