@@ -148,13 +148,14 @@ def read_wheel(archive: zipfile.ZipFile) -> Tables:
     Raises:
         DataError: the archive lacks one of the three files.
     """
-    item = {"item_id": pl.Int32, "title": pl.String, "year": pl.Int16, "genres": pl.String}
+    item = {"item_id": pl.Int32, "title": pl.String, "year": pl.String, "genres": pl.String}
     user = {"user_id": pl.Int32, "age": pl.Int16, "gender": pl.String, "occupation": pl.String, "zip_code": pl.String}
     prefix = "recbole/dataset_example/ml-100k/ml-100k"
+    items = _read_text(_member(archive, f"{prefix}.item"), item, "\t", skip=1)
     return {
         "ratings": _read_text(_member(archive, f"{prefix}.inter"), _RATING, "\t", skip=1),
         "users": _read_text(_member(archive, f"{prefix}.user"), user, "\t", skip=1),
-        "items": _read_text(_member(archive, f"{prefix}.item"), item, "\t", skip=1),
+        "items": items.with_columns(pl.col("year").cast(pl.Int16, strict=False)),  # two hold no year
     }
 
 

@@ -70,8 +70,10 @@ def check_text(path: Path, separator: str, *, lossy: bool = False, whole: bool =
         _check_last_line(path, separator)
         return
     expected = len(read_header(path, separator)) - 1
-    outside = pl.col("line").str.replace_all('"[^"]*"', "")
-    suspects = pl.scan_lines(path).filter(outside.str.count_matches(separator, literal=True) != expected).head(1)
+    line = pl.col("line")
+    cells_differ = line.str.replace_all('"[^"]*"', "").str.count_matches(separator, literal=True) != expected
+    stays_open = line.str.count_matches('"', literal=True) % 2 == 1
+    suspects = pl.scan_lines(path).filter(cells_differ | stays_open).head(1)
     try:
         suspect = suspects.collect(engine="streaming").height > 0
     except (pl.exceptions.PolarsError, OSError) as error:
