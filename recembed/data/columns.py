@@ -8,26 +8,42 @@ import polars as pl
 
 from recembed.data.keys import key_type, normal_ids
 from recembed.errors import DataError, did_you_mean
-from recembed.schema.feature import Feature, Label, Schema
+from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import KeyType
 
-__all__ = ["BLOCK_ROWS", "IdColumn", "blocks", "id_column", "id_types", "label_matrix", "numeric_matrix"]
+__all__ = ["BLOCK_ROWS", "JaggedIds", "blocks", "flat", "id_types", "ids", "jagged_ids", "types_of"]
 
 BLOCK_ROWS = 1 << 18
 """Rows read at a time."""
 
 
 @dataclass(frozen=True)
-class IdColumn:
-    """The ids of one feature in a block: one a row, or, where ``offsets`` is given, any number a row.
+class JaggedIds:
+    """The ids of one bag or sequence feature in a block.
 
     Shapes:
-        ids: Int64 or String ``[N]``; offsets: int64 ``[B + 1]``; weights: float32 ``[N]``.
+        ids: Int64 or String ``[N]``; offsets: int64 ``[B + 1]``; weights: float32 ``[N]`` or None.
     """
 
     ids: pl.Series
-    offsets: np.ndarray | None = None
+    offsets: np.ndarray
     weights: np.ndarray | None = None
+
+
+def types_of(frame: pl.LazyFrame) -> pl.Schema:
+    """Return the column types.
+
+    Raises:
+        DataError: the file behind the frame cannot be read.
+    """
+    try:
+        return frame.collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> DataError:
+    return DataError(f"cannot read the data: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
 
 
 def id_types(types: pl.Schema, schema: Schema, *, labels: bool) -> dict[str, KeyType]:
@@ -69,7 +85,7 @@ def _is_list(dtype: pl.DataType) -> bool:
 def _check_numeric(feature: Feature, dtype: pl.DataType) -> None:
     vector = feature.width > 1 or _is_list(dtype)
     inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
-    plain = inner.is_numeric() or inner == pl.Boolean or inner == pl.Null  # type: ignore[attr-defined]
+    plain = inner.is_numeric() or inner == pl.Boolean or inner == pl.Null
     if vector == _is_list(dtype) and plain:
         return
     expected = f"a list of {feature.width} numbers a row" if vector else "numbers"
@@ -82,7 +98,7 @@ def _check_numeric(feature: Feature, dtype: pl.DataType) -> None:
 def _jagged_key_type(feature: Feature, dtype: pl.DataType, types: pl.Schema, schema: Schema) -> KeyType:
     if feature.weights is not None:
         weights = _type_of(feature.weights, types, f"feature {feature.name!r}: weights")
-        if not _is_list(weights) or not weights.inner.is_numeric():  # type: ignore[attr-defined]
+        if not isinstance(weights, pl.List | pl.Array) or not weights.inner.is_numeric():
             raise DataError(
                 f"feature {feature.name!r}: weights column {feature.weights!r} has type {weights}: "
                 "expected a list of numbers a row, as long as the row's list of ids"
@@ -107,17 +123,17 @@ def _owner_type(feature: Feature, types: pl.Schema, schema: Schema) -> KeyType:
     return key_type(dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype)  # type: ignore[arg-type]
 
 
-def blocks(frame: pl.LazyFrame, schema: Schema, *, labels: bool, rows: int = BLOCK_ROWS) -> Iterator[pl.DataFrame]:
-    """Yield the columns that the schema needs, ``rows`` rows at a time, in order; the last block is shorter.
+def blocks(frame: pl.LazyFrame, schema: Schema, *, labels: bool) -> Iterator[pl.DataFrame]:
+    """Yield the columns that the schema needs, ``BLOCK_ROWS`` rows at a time, in order; the last block is shorter.
 
     Raises:
         DataError: the file behind the frame cannot be read to its end.
     """
     columns = list(dict.fromkeys(_columns(schema, labels)))
     try:
-        yield from frame.select(columns).collect_batches(chunk_size=rows, maintain_order=True, engine="streaming")
+        yield from frame.select(columns).collect_batches(chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming")
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"cannot read the data: {str(error).strip().splitlines()[0]}") from error
+        raise _unreadable(error) from error
 
 
 def _columns(schema: Schema, labels: bool) -> Iterator[str]:
@@ -129,11 +145,14 @@ def _columns(schema: Schema, labels: bool) -> Iterator[str]:
         yield from (label.source for label in schema.labels)
 
 
-def id_column(block: pl.DataFrame, feature: Feature, kind: KeyType) -> IdColumn:
-    """Return the ids of ``feature``: separators split, long rows cut to their last ``max_length`` ids."""
+def ids(block: pl.DataFrame, feature: Feature) -> pl.Series:
+    """Return the ids of a categorical feature, Int64 or String ``[B]``."""
+    return normal_ids(block[feature.source], feature.source)
+
+
+def jagged_ids(block: pl.DataFrame, feature: Feature, kind: KeyType) -> JaggedIds:
+    """Return the ids of a bag or sequence: text split, long rows cut to their last ``max_length`` ids."""
     column = block[feature.source]
-    if not feature.jagged:
-        return IdColumn(normal_ids(column, feature.source))
     lists = _split(column, feature, kind)
     weights = None if feature.weights is None else _weights(block[feature.weights], lists, feature)
     if feature.max_length is not None:
@@ -142,7 +161,7 @@ def id_column(block: pl.DataFrame, feature: Feature, kind: KeyType) -> IdColumn:
     lengths = lists.list.len().fill_null(0).to_numpy()
     offsets = np.zeros(len(lists) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    return IdColumn(normal_ids(_flat(lists), feature.source), offsets, None if weights is None else _floats(weights))
+    return JaggedIds(normal_ids(flat(lists), feature.source), offsets, None if weights is None else _floats(weights))
 
 
 def _split(column: pl.Series, feature: Feature, kind: KeyType) -> pl.Series:
@@ -174,94 +193,13 @@ def _weights(weights: pl.Series, lists: pl.Series, feature: Feature) -> pl.Serie
     return weights
 
 
-def _flat(lists: pl.Series) -> pl.Series:
+def flat(lists: pl.Series) -> pl.Series:
+    """Return the elements of all lists; null lists and empty lists have none."""
     return lists.explode(empty_as_null=False, keep_nulls=False)
 
 
 def _floats(weights: pl.Series) -> np.ndarray:
-    flat = _flat(weights).cast(pl.Float32)
-    if not flat.is_finite().all():
+    numbers = flat(weights).cast(pl.Float32)
+    if numbers.null_count() or not numbers.is_finite().all():
         raise DataError(f"column {weights.name!r}: weights must be finite numbers; drop or fill NaN, inf and null")
-    return flat.to_numpy()
-
-
-def numeric_matrix(block: pl.DataFrame, schema: Schema) -> np.ndarray:
-    """Return the numeric features, float32 ``[B, W]``, NaN where null or NaN.
-
-    Raises:
-        DataError: a number is infinite, or a vector has another width.
-    """
-    width = sum(feature.width for feature in schema.numeric)
-    matrix = np.empty((block.height, width), np.float32)
-    start = 0
-    for feature in schema.numeric:
-        part = matrix[:, start : start + feature.width]
-        part[...] = _vectors(block, feature) if feature.width > 1 else _scalars(block, feature)
-        infinite = int(np.isinf(part).sum())
-        if infinite:
-            raise DataError(
-                f"feature {feature.name!r}: column {feature.source!r} holds {infinite} infinite (or beyond float32) "
-                f"numbers in {block.height} rows; replace them by null (missing) or clip them"
-            )
-        start += feature.width
-    return matrix
-
-
-def _scalars(block: pl.DataFrame, feature: Feature) -> np.ndarray:
-    column = block[feature.source]
-    if _is_list(column.dtype):
-        return _vectors(block, feature)
-    return column.cast(pl.Float32).to_numpy()[:, None]
-
-
-def _vectors(block: pl.DataFrame, feature: Feature) -> np.ndarray:
-    column = block[feature.source]
-    lists = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
-    lengths = lists.list.len()
-    wrong = (lengths != feature.width).fill_null(False).arg_true()
-    if len(wrong):
-        raise DataError(
-            f"feature {feature.name!r}: a row of column {feature.source!r} holds {lengths[int(wrong[0])]} numbers: "
-            f"expected width = {feature.width}; pad the vectors or change the width"
-        )
-    matrix = np.full((block.height, feature.width), np.nan, np.float32)
-    matrix[lengths.is_not_null().to_numpy()] = _flat(lists).cast(pl.Float32).to_numpy().reshape(-1, feature.width)
-    return matrix
-
-
-def label_matrix(block: pl.DataFrame, schema: Schema) -> np.ndarray:
-    """Return the labels, float32 ``[B, L]`` of 0 and 1.
-
-    Raises:
-        DataError: a label is null, is not a number, or is neither 0 nor 1.
-    """
-    matrix = np.empty((block.height, len(schema.labels)), np.float32)
-    for place, label in enumerate(schema.labels):
-        matrix[:, place] = _label(_type_checked(block, label), label)
-    return matrix
-
-
-def _type_checked(block: pl.DataFrame, label: Label) -> pl.Series:
-    column = block[label.source]
-    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-        raise DataError(f"label {label.name!r}: column {label.source!r} has type {column.dtype}: expected 0/1 numbers")
-    missing = int(column.is_null().sum() + (column.is_nan().sum() if column.dtype.is_float() else 0))
-    if missing:
-        raise DataError(
-            f"label {label.name!r}: column {label.source!r} is missing (null or NaN) in {missing} of {block.height} "
-            "rows; drop these rows before training"
-        )
-    return column
-
-
-def _label(column: pl.Series, label: Label) -> np.ndarray:
-    values = column.cast(pl.Float64).to_numpy()
-    if label.positive_from is not None:
-        return values >= label.positive_from
-    wrong = np.flatnonzero((values != 0) & (values != 1))
-    if wrong.size:
-        raise DataError(
-            f"label {label.name!r}: value {values[wrong[0]]:g} in column {label.source!r} is neither 0 nor 1; "
-            "for ratings or counts set the label's positive_from (value >= positive_from is 1)"
-        )
-    return values
+    return numbers.to_numpy()

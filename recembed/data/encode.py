@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from recembed.data import columns
 from recembed.data.array_file import ArrayFile
-from recembed.data.columns import blocks, id_column, label_matrix, numeric_matrix
 from recembed.data.encoded import EncodedData
 from recembed.data.fit import check_key_types
 from recembed.data.key_index import KeyIndex
 from recembed.data.keys import to_keys
+from recembed.data.matrices import label_matrix, numeric_matrix
 from recembed.errors import DataError
 from recembed.schema.feature import Feature
 from recembed.schema.fitted import FittedSchema
@@ -40,7 +41,7 @@ class _Encoder:
         schema = self.fitted.schema
         ids = [f for f in schema.categorical if f.name not in self.key_features]
         keys = [f for f in schema.categorical if f.name in self.key_features]
-        arrays = {
+        arrays: Arrays = {
             "ids": np.empty((block.height, len(ids)), np.int32),
             "keys": np.empty((block.height, len(keys)), np.int64),
             "numeric": numeric_matrix(block, schema),
@@ -48,7 +49,7 @@ class _Encoder:
         }
 
         def put(feature: Feature, matrix: np.ndarray, column: int) -> None:
-            matrix[:, column] = self._values(feature, id_column(block, feature, self.key_types[feature.name]).ids)
+            matrix[:, column] = self._values(feature, columns.ids(block, feature))
 
         tasks = [(feature, arrays["ids"], column) for column, feature in enumerate(ids)]
         tasks += [(feature, arrays["keys"], column) for column, feature in enumerate(keys)]
@@ -68,8 +69,7 @@ class _Encoder:
         return keys if feature.name in self.key_features else found
 
     def _jagged(self, block: pl.DataFrame, place: int, feature: Feature) -> Arrays:
-        column = id_column(block, feature, self.key_types[feature.name])
-        assert column.offsets is not None  # noqa: S101  (jagged features have offsets)
+        column = columns.jagged_ids(block, feature, self.key_types[feature.name])
         arrays = {
             f"jagged_{place}_values": self._values(feature, column.ids),
             f"jagged_{place}_offsets": column.offsets[1:] + self.totals[place],
@@ -84,7 +84,7 @@ class _Encoder:
         schema = self.fitted.schema
         yield self._nothing()
         with ThreadPoolExecutor() as pool:
-            for block in blocks(frame, schema, labels=self.labels):
+            for block in columns.blocks(frame, schema, labels=self.labels):
                 yield self.block(block, pool)
 
     def _nothing(self) -> Arrays:
@@ -138,7 +138,7 @@ def encode(
             infinite, or an id has no 64-bit key. Unseen ids are no error: they are counted.
     """
     frame = frame.lazy()
-    encoder = _Encoder(fitted, key_features, labels, frame.collect_schema())
+    encoder = _Encoder(fitted, key_features, labels, columns.types_of(frame))
     parts: dict[str, list[np.ndarray]] = {}
     for arrays in encoder.blocks(frame):
         for name, array in arrays.items():
@@ -161,7 +161,7 @@ def encode_to(
         DataError: as ``encode``, or the folder cannot be written.
     """
     folder, frame = Path(folder), frame.lazy()
-    encoder = _Encoder(fitted, key_features, labels, frame.collect_schema())
+    encoder = _Encoder(fitted, key_features, labels, columns.types_of(frame))
     beside = folder.with_name(folder.name + ".tmp")
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -180,7 +180,7 @@ def encode_to(
             shutil.rmtree(folder)
         beside.rename(folder)
     except OSError as error:
-        raise DataError(f"cannot write encoded data to {folder}: {error.strerror or error}") from error
+        raise DataError(f"cannot write encoded data to {folder}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return EncodedData.open(folder, fitted)

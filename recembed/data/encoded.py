@@ -123,7 +123,7 @@ class EncodedData:
             return unseen
         sums = np.concatenate([[0], np.cumsum(unseen)])
         offsets = self.jagged[name].offsets
-        return sums[offsets[1:]] > sums[offsets[:-1]]
+        return np.asarray(sums[offsets[1:]] > sums[offsets[:-1]])
 
     def train_counts(self, name: str) -> np.ndarray:
         """Return, int64 ``[N]``, how often each row's id of a categorical feature stood in the training rows.
@@ -141,7 +141,7 @@ class EncodedData:
         if vocabulary is None:
             raise DataError(f"feature {name!r} has no vocabulary (vocabulary = False), so unseen ids are unknown")
         column = self.column(name)
-        return vocabulary, vocabulary.lookup(column) if name in self.key_features else column
+        return vocabulary, vocabulary.lookup(np.array(column)) if name in self.key_features else column
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all arrays by file name (without ``.npy``)."""
@@ -170,8 +170,17 @@ class EncodedData:
             )
             for place, feature in enumerate(fitted.schema.jagged)
         }
-        matrices = (arrays[name] for name in ("ids", "keys", "numeric", "labels"))
-        return cls(fitted, key_features, *matrices, jagged=jagged, unseen=unseen, folder=folder)
+        return cls(
+            fitted,
+            key_features,
+            ids=arrays["ids"],
+            keys=arrays["keys"],
+            numeric=arrays["numeric"],
+            labels=arrays["labels"],
+            jagged=jagged,
+            unseen=unseen,
+            folder=folder,
+        )
 
     @classmethod
     def open(cls, folder: Path | str, fitted: FittedSchema | None = None) -> "EncodedData":

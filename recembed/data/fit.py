@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from recembed.data.columns import IdColumn, blocks, id_column, id_types, label_matrix, numeric_matrix
+from recembed.data.columns import blocks, id_types, ids, jagged_ids, types_of
 from recembed.data.keys import to_keys
+from recembed.data.matrices import label_matrix, numeric_matrix
 from recembed.data.numbers import NumericSummary
 from recembed.errors import DataError
 from recembed.schema.feature import Schema
@@ -62,10 +63,15 @@ class _Summary:
         waiting: dict[str, list[pl.Series]] = {name: [] for name in self.counts}
         for name, kind in self.key_types.items():
             feature = self.schema[name]
-            ids = id_column(block, feature, kind)
-            self.empty[name] += _empty_rows(ids)
+            if feature.jagged:
+                jagged = jagged_ids(block, feature, kind)
+                values, empty = jagged.ids, int((np.diff(jagged.offsets) == 0).sum())
+            else:
+                values = ids(block, feature)
+                empty = values.null_count()
+            self.empty[name] += empty
             if feature.vocabulary_name in waiting:
-                waiting[feature.vocabulary_name].append(ids.ids.alias("value"))
+                waiting[feature.vocabulary_name].append(values.alias("value"))
         for name, part in zip(waiting, _count(list(waiting.values())), strict=True):
             self.counts[name].add(part)
         self.numbers.add(numeric_matrix(block, self.schema))
@@ -76,10 +82,6 @@ class _Summary:
 def _owns(schema: Schema, name: str) -> bool:
     feature = schema[name]
     return feature.shares is None and feature.vocabulary
-
-
-def _empty_rows(ids: IdColumn) -> int:
-    return ids.ids.null_count() if ids.offsets is None else int((np.diff(ids.offsets) == 0).sum())
 
 
 def _count(columns: list[list[pl.Series]]) -> list[pl.DataFrame]:
@@ -101,7 +103,7 @@ def fit(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> FittedSchema:
     >>> fitted.num_embeddings("city"), fitted.vocabularies["city"].values.to_list(), fitted.label_rates
     (5, ['a', 'b'], {'click': 0.5})
     """
-    return _fit(_blocks(frame, schema), frame.lazy().collect_schema(), schema)
+    return _fit(_blocks(frame, schema), types_of(frame.lazy()), schema)
 
 
 def _blocks(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> Iterator[pl.DataFrame]:
@@ -172,7 +174,7 @@ def extend(fitted: FittedSchema, frame: pl.LazyFrame | pl.DataFrame) -> FittedSc
         DataError: as ``fit``, or ids changed their type since the fit.
     """
     schema = fitted.schema
-    types = frame.lazy().collect_schema()
+    types = types_of(frame.lazy())
     check_key_types(fitted, types)
     summary = _summarise(_blocks(frame, schema), types, schema)
     grown = {}
@@ -180,7 +182,7 @@ def extend(fitted: FittedSchema, frame: pl.LazyFrame | pl.DataFrame) -> FittedSc
         values, numbers, missing = counts.result()
         old = fitted.vocabularies[name]
         keys = to_keys(values)
-        kept = (numbers >= schema[name].min_count) | (old.lookup(keys) >= old.first_id)
+        kept = (numbers >= schema[name].min_count) | np.isin(keys, old.keys)
         vocabulary = old.extend(values.filter(pl.Series(kept)), keys[kept], numbers[kept])
         folded = old.oov_count + int(numbers[~kept].sum())
         grown[name] = replace(vocabulary, oov_count=folded, missing_count=old.missing_count + missing)

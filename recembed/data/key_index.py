@@ -30,7 +30,7 @@ class KeyIndex:
         self._shift = np.uint64(64 - bits)
         buckets = self._buckets(keys)
         order = np.argsort(buckets, kind="stable")
-        self._start = np.zeros((1 << bits) + 1, np.int32 if len(keys) < 2**31 else np.int64)
+        self._start: np.ndarray = np.zeros((1 << bits) + 1, np.int32 if len(keys) < 2**31 else np.int64)
         np.cumsum(np.bincount(buckets, minlength=1 << bits), out=self._start[1:])
         self._keys = np.append(keys[order], MISSING_KEY)  # the place after the last bucket
         self._ids = np.append(ids[order], np.int32(MISSING_ID))
@@ -39,12 +39,13 @@ class KeyIndex:
     def _buckets(self, keys: np.ndarray) -> np.ndarray:
         mixed = keys.view(np.uint64) * _MULTIPLIER
         mixed >>= self._shift
-        return mixed.view(np.int64)
+        buckets: np.ndarray = mixed.view(np.int64)
+        return buckets
 
     def lookup(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return int32 ids of int64 ``keys`` ``[N]``, and the int64 places of the unseen ones."""
         buckets = self._buckets(keys)
-        place = self._start.take(buckets)
+        place: np.ndarray = self._start.take(buckets)
         same = self._keys.take(place) == keys
         ids = self._ids.take(place)
         other = np.flatnonzero(~same)

@@ -56,11 +56,10 @@ def normal_ids(ids: pl.Series, column: str) -> pl.Series:
 
 
 def _check_range(ids: pl.Series, column: str) -> None:
-    low, high = ids.min(), ids.max()
-    worst = high if high is not None and int(high) > _LARGEST else low  # type: ignore[call-overload]
-    if worst is not None and not MISSING_KEY <= int(worst) <= _LARGEST:  # type: ignore[call-overload]
+    outside = ids.filter((ids > _LARGEST) | (ids.cast(pl.Int128) < MISSING_KEY))
+    if len(outside):
         raise DataError(
-            f"column {column!r}: id {worst} is outside {MISSING_KEY + 1}..{_LARGEST} (64-bit signed integers); "
+            f"column {column!r}: id {outside[0]} is outside {MISSING_KEY + 1}..{_LARGEST} (64-bit signed integers); "
             "read the column as strings"
         )
 
@@ -72,6 +71,6 @@ def to_keys(ids: pl.Series) -> np.ndarray:
     [-1205034819632174695, -3292477735350538661, -9223372036854775808]
     """
     if ids.dtype == pl.String:
-        expression = polars_hash.col("id").nchash.xxhash64().reinterpret(signed=True)  # type: ignore[attr-defined]
+        expression = polars_hash.col("id").nchash.xxhash64().reinterpret(signed=True)
         ids = ids.to_frame("id").select(expression).to_series()
     return ids.fill_null(MISSING_KEY).to_numpy()

@@ -5,8 +5,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from recembed.batch import Batch
 from recembed.data.dropout import IdDropout
 from recembed.data.encoded import EncodedData
@@ -127,7 +125,9 @@ class Loader:
             rows = next(rows_of)
             low, high = (len(rows) * part // self.world_size for part in (self.rank, self.rank + 1))
             batch = self.data.batch(rows[low:high])
-            yield self._dropout(batch, rows, low, epoch, step) if self._dropout else batch
+            if self._dropout is not None:
+                self._dropout(batch, rows, low, epoch, step)
+            yield batch
 
 
 def _check(batch_size: int, rank: int, world_size: int, window: int, prefetch: int) -> None:
@@ -161,7 +161,7 @@ def _ahead(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
                 if not put(batch):
                     return
             put(None)
-        except BaseException as error:  # noqa: BLE001  (handed to the consumer, which raises it)
+        except BaseException as error:  # the consumer raises it
             put(error)
 
     thread = threading.Thread(target=work, daemon=True, name="recembed-loader")

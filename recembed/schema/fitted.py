@@ -57,8 +57,9 @@ class NumericStats:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "NumericStats":
         """Build from ``to_json``'s lists, bit for bit."""
-        arrays = {name: np.asarray(raw[name], np.float64) for name in cls.__dataclass_fields__}
-        return cls(**{**arrays, "quantiles": arrays["quantiles"].astype(np.float32)})
+        arrays: dict[str, np.ndarray] = {name: np.asarray(raw[name], np.float64) for name in cls.__dataclass_fields__}
+        arrays["quantiles"] = arrays["quantiles"].astype(np.float32)
+        return cls(**arrays)
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class FittedSchema:
             for name, data in files.items():
                 _write(folder / name, data)
         except OSError as error:
-            raise DataError(f"cannot save the fitted schema in {folder}: {error.strerror or error}") from error
+            raise DataError(f"cannot save the fitted schema in {folder}: {error.strerror or error}") from None
 
     def _record(self, sha256: dict[str, str]) -> dict[str, Any]:
         return {
@@ -231,7 +232,8 @@ def _to_parquet(vocabulary: Vocabulary) -> bytes:
 
 def _from_parquet(data: bytes, numbers: Mapping[str, int]) -> Vocabulary:
     frame = pl.read_parquet(data)
-    return Vocabulary(frame["key"].to_numpy(), frame["count"].to_numpy(), frame["value"], **numbers)
+    keys, counts = (frame[name].to_numpy(writable=True) for name in ("key", "count"))
+    return Vocabulary(keys, counts, frame["value"], **numbers)
 
 
 def _write(path: Path, data: bytes) -> None:
