@@ -54,7 +54,8 @@ def infer_schema(frame: pl.LazyFrame | pl.DataFrame, *, label: str | None = None
     Raises:
         DataError: there are no rows, or no column ``label``.
 
-    >>> frame = pl.DataFrame({"user_id": [1, 2], "price": [0.5, 2.0], "genres": ["a|b", "b"], "click": [0, 1]})
+    >>> genres = ["war|drama", "drama", "war", "drama|war"]
+    >>> frame = pl.DataFrame({"user_id": range(4), "price": 0.5, "genres": genres, "click": 1})
     >>> print(infer_schema(frame).to_yaml(), end="")
     features:
     - name: user_id

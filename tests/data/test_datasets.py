@@ -121,7 +121,7 @@ def test_wheel_is_read_as_a_zip() -> None:
     assert tables["users"].rows() == [(196, 49, "M", "writer", "05105")]
     assert tables["items"].rows() == [(242, 'Kolya "the film"', 1996, "Comedy"), (377, "unkonwn", None, "unknown")]
     assert tables["items"].schema == {"item_id": pl.Int32, "title": pl.String, "year": pl.Int16, "genres": pl.String}
-    with pytest.raises(DataError, match=r"the archive lacks .*ml-100k\.inter; the publisher has changed its layout"):
+    with pytest.raises(DataError, match=r"the archive lacks .*ml-100k\.item; the publisher has changed its layout"):
         read_wheel(zipfile.ZipFile(io.BytesIO(zipped({"other": ""}))))
 
 
@@ -165,7 +165,7 @@ def test_latest_small_archive_is_checked_against_the_published_file(tmp_path: Pa
     assert pl.read_parquet(folder / "movies.parquet").rows() == [(31, "Dangerous Minds, The (1995)", "Drama|Crime")]
     assert load_dataset("ml_latest_small").frame.collect().height == 1
     sums.write_text("MD5 (ml-latest-small.zip) = " + "0" * 32)
-    with pytest.raises(DataError, match="published is 0{32}; the download is damaged, try again"):
+    with pytest.raises(DataError, match=r"published is 0{32}; the download is damaged, try again"):
         download("ml_latest_small", source, cache / "again")
 
 
@@ -185,7 +185,7 @@ def test_adjacency_lists_become_pairs(tmp_path: Path, cache: Path) -> None:
 
 def test_damaged_download_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
     wrong = published(tmp_path, zipped(ML_100K), reader="ml_100k", md5="0" * 32)
-    with pytest.raises(DataError, match="published is 0{32}; the download is damaged, try again"):
+    with pytest.raises(DataError, match=r"published is 0{32}; the download is damaged, try again"):
         download("ml100k", wrong, cache / "ml100k")
     with pytest.raises(DataError, match="not a zip archive"):
         download("ml100k", published(tmp_path, b"<html>", reader="ml_100k"), cache / "ml100k")
@@ -207,7 +207,7 @@ def test_no_network_names_every_source_tried(tmp_path: Path, cache: Path, monkey
 def test_unwritable_cache_is_named(tmp_path: Path) -> None:
     source = published(tmp_path, zipped(ML_100K), reader="ml_100k")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write data set 'ml100k' to .*set RECEMBED_CACHE"):
+    with pytest.raises(DataError, match=r"cannot write data set 'ml100k' to .*set RECEMBED_CACHE"):
         download("ml100k", source, tmp_path / "file" / "ml100k")
 
 

@@ -47,9 +47,9 @@ def test_parts_are_disjoint_complete_ordered_and_repeatable(
     config = SplitConfig.parse({"by": by, "valid": valid, "test": test, "seed": seed})
     try:
         splits = split_frame(frame_of(times), config, SCHEMA)
-    except DataError as error:  # only when ties leave nothing for a part
-        assert by == "time"
-        assert "too many rows share" in str(error)
+    except DataError:
+        assert by == "time"  # only ties may leave nothing for a part,
+        assert max(Counter(times).values()) > 1  # and then there must be ties
         return
     parts = rows_of(splits)
     assert sorted(row for rows in parts.values() for row in rows) == list(range(len(times)))
