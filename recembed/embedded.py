@@ -46,7 +46,9 @@ class KeyedTensor:
         if len(set(self.widths)) > 1:
             shown = ", ".join(f"{key} {width}" for key, width in zip(self.keys, self.widths, strict=True))
             raise ConfigError(f"fields differ in width ({shown}): set embeddings.project = true to make them equal")
-        return self.values.view(len(self.values), len(self.keys), -1)  # [B, F, D]
+        if not self.keys:
+            return self.values.view(-1, 0, 1)
+        return self.values.view(-1, len(self.keys), self.widths[0])  # [B, F, D]
 
     def to_torchrec(self) -> "torchrec.KeyedTensor":
         """Return TorchRec's own ``KeyedTensor`` over the same memory."""

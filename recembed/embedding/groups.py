@@ -15,7 +15,7 @@ from recembed.embedding.lookup import Lookups, Request
 from recembed.pooling import pad, pool
 from recembed.rows import RowStore
 from recembed.schema.feature import Feature
-from recembed.tables import Table
+from recembed.tables import Table, Together
 
 __all__ = ["ColumnGroup", "JaggedFeature", "group_columns"]
 
@@ -61,8 +61,7 @@ class ColumnGroup(nn.Module):
 
     def decode(self, requests: dict[int, Request], ids: Tensor) -> Tensor:
         """Return the vectors side by side, ``[B, sum(widths)]``."""
-        rows = {width: request.rows.view(ids.shape[0], -1, width) for width, request in requests.items()}
-        return self.together.decode(rows, ids)
+        return self.together.decode(_by_slot(requests, self.together), ids)
 
     def request_sums(self, lookups: Lookups, ids: Tensor) -> Request:
         """Ask for the sum of all rows of each example of ``ids`` ``[B, n]``: first-order weights, added in the kernel."""
@@ -83,6 +82,11 @@ def group_columns(features: Sequence[Feature], tables: Mapping[str, Table], stor
         own = [tables[feature.vocabulary_name] for feature in members]
         groups.append(ColumnGroup(members, columns, own, store, every=len(columns) == len(features)))
     return groups
+
+
+def _by_slot(requests: Mapping[int, Request], together: Together) -> dict[int, Tensor]:
+    """Return the rows of each width as ``[B, slots of that width, width]``."""
+    return {width: r.rows.view(-1, together.slots_of(width), width) for width, r in requests.items()}
 
 
 class JaggedFeature(nn.Module):
@@ -116,8 +120,7 @@ class JaggedFeature(nn.Module):
             if self.pooling == "sum":
                 return request.rows
             return request.rows / jagged.offsets.diff().clamp(min=1).unsqueeze(1)
-        rows = {width: request.rows.view(len(jagged.values), -1, width) for width, request in requests.items()}
-        vectors = self.together.decode(rows, jagged.values.unsqueeze(1))  # [N, D]
+        vectors = self.together.decode(_by_slot(requests, self.together), jagged.values.unsqueeze(1))  # [N, D]
         if self.pooling == "none":
             return pad(vectors, jagged.offsets, self.max_length)
         return pool(vectors, jagged.offsets, self.pooling, jagged.weights)

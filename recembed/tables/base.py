@@ -48,7 +48,7 @@ class TableSpec:
         """Return ``num_embeddings``; a method that needs a vocabulary calls this."""
         if self.num_embeddings is None:
             raise ConfigError(
-                f"feature {self.name!r}: table {kind!r} needs a vocabulary; set vocabulary: true, "
+                f"feature {self.name!r} has no vocabulary, and table {kind!r} needs its size; set vocabulary: true, "
                 "or choose a hash method with num_embeddings"
             )
         return self.num_embeddings
@@ -123,6 +123,10 @@ class Together(nn.Module):
         """Learn where each slot's table starts in the store."""
         first = torch.tensor([store.first_row[slot.name] for slot in self.slots], dtype=torch.int64)
         self.register_buffer("first", first, persistent=False)
+
+    def slots_of(self, width: int) -> int:
+        """Return how many slots are ``width`` wide."""
+        return len(self._order[width])
 
     def address(self, ids: Tensor) -> Tensor:
         """Return int64 ``[B, slots]``, counted from the start of each table, for ids ``[B, n]``."""

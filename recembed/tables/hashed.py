@@ -54,7 +54,7 @@ class HashedConfig(TableConfig):
         rows = self.num_embeddings
         if rows is None:
             ratio = self.ratio or 0.25
-            exact_words = spec.known_ids("hashed, sized by ratio,") * spec.embedding_dim
+            exact_words = spec.known_ids("hashed") * spec.embedding_dim
             rows = max(2, int(ratio * exact_words / width))
         if spec.num_embeddings is not None and rows * width >= spec.num_embeddings * spec.embedding_dim:
             return FullTable.of(spec)
@@ -138,9 +138,8 @@ class _HashedTogether(Together):
         self._probes = probes[0] if len(set(probes)) == 1 else 0
         self._combine = tables[0].combine if len({table.combine for table in tables}) == 1 else None
         self._one_each = probes == [1] * len(tables)
-        repeat = torch.tensor(probes)
-        buckets = torch.tensor([table.buckets for table in tables]).repeat_interleave(repeat)
-        starts = torch.tensor([table.first_bucket for table in tables]).repeat_interleave(repeat)
+        buckets = torch.tensor([tables[i].buckets for i in column])
+        starts = torch.tensor([tables[i].first_bucket for i in column])
         self.register_buffer("column", torch.tensor(column), persistent=False)
         self.register_buffer("salts", torch.cat([t.get_buffer("salts") for t in tables]), persistent=False)
         self.register_buffer("missing", torch.cat([t.get_buffer("missing") for t in tables]), persistent=False)
@@ -156,5 +155,5 @@ class _HashedTogether(Together):
         if self._concat or not self._probes or self._combine is None or len(self.widths) > 1:
             return super().decode(rows, ids)
         fetched = rows[self.widths[0]]
-        fetched = fetched.view(ids.shape[0], -1, self._probes, self.widths[0])  # [B, n, P, d]
+        fetched = fetched.view(-1, len(self.tables), self._probes, self.widths[0])  # [B, n, P, d]
         return (fetched.sum(2) if self._combine == "sum" else fetched.mean(2)).flatten(1)

@@ -99,6 +99,6 @@ class MultiplexedConfig(TableConfig):
     def _rows(self, specs: Sequence[TableSpec], tiny: Sequence[TableSpec], width: int) -> int:
         if self.num_embeddings is not None:
             return self.num_embeddings
-        exact = sum(spec.known_ids("multiplexed, sized by ratio,") * spec.embedding_dim for spec in specs)
+        exact = sum(spec.known_ids("multiplexed") * spec.embedding_dim for spec in specs)
         kept = sum(spec.known_ids("multiplexed") * spec.embedding_dim for spec in tiny)
         return int(((self.ratio or 0.25) * exact - kept) / width)

@@ -1,0 +1,45 @@
+"""Config + fitted schema → model."""
+
+import torch
+
+from recembed.config import RunConfig
+from recembed.embedding import FeatureEmbedding
+from recembed.errors import ConfigError, did_you_mean
+from recembed.models import CTRModel
+from recembed.schema.feature import Feature, Schema
+from recembed.schema.fitted import FittedSchema
+
+__all__ = ["build_model", "select_features"]
+
+
+def build_model(fitted: FittedSchema, config: RunConfig, device: torch.device | str = "cpu") -> CTRModel:
+    """Build the model of a run, with fresh weights that depend on ``config.seed`` alone.
+
+    Where the model needs fields of one width, methods that widen a field get a projection.
+    """
+    builds = config.model.builds
+    embeddings = config.embeddings
+    if builds.needs_equal_widths and not embeddings.project:
+        embeddings = embeddings.model_copy(update={"project": True})
+    embedding = FeatureEmbedding(fitted, embeddings, linear=builds.needs_linear, seed=config.seed, device=device)
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(config.seed)
+        return config.model.build(embedding)
+
+
+def select_features(schema: Schema, use: tuple[str, ...] | None) -> Schema:
+    """Keep the features that ``data.use`` names, in the schema's order; ``None`` keeps all.
+
+    Raises:
+        ConfigError: a name the schema lacks, or a feature whose table belongs to one that is left out.
+    """
+    if use is None:
+        return schema
+    for name in use:
+        if name not in schema.names:
+            raise ConfigError(f"data.use: {name!r} is not in the schema" + did_you_mean(name, schema.names))
+    kept: tuple[Feature, ...] = tuple(feature for feature in schema.features if feature.name in use)
+    for feature in kept:
+        if feature.shares and feature.shares not in use:
+            raise ConfigError(f"data.use: {feature.name!r} shares the table of {feature.shares!r}; list that one too")
+    return schema.model_copy(update={"features": kept})

@@ -1,0 +1,67 @@
+"""Config → the rows of a run: opened, checked, split."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from recembed.config import RunConfig
+from recembed.data.datasets import load_dataset
+from recembed.data.sources import check_columns, scan
+from recembed.data.split import Splits, split_frame
+from recembed.errors import ConfigError
+from recembed.run.build import select_features
+from recembed.schema.feature import Schema
+
+__all__ = ["RunData", "open_data", "open_rows"]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The rows of a run before any encoding.
+
+    Attributes:
+        schema: The columns in use.
+        splits: Training, validation and test rows, lazy.
+        name: What the rows are called in tracking.
+        origin: Where they came from.
+    """
+
+    schema: Schema
+    splits: Splits
+    name: str
+    origin: str
+
+
+def open_data(config: RunConfig) -> RunData:
+    """Open the rows of a run and cut them; nothing but headers (and split thresholds) is read yet.
+
+    Raises:
+        DataError: a file or column is missing or of another type.
+        ConfigError: the schema has no label.
+    """
+    data = config.data
+    if data.dataset is not None:
+        dataset = load_dataset(data.dataset)
+        frame, schema = dataset.frame, config.schema_ or dataset.schema
+        name = origin = data.dataset
+    else:
+        assert data.path is not None and config.schema_ is not None  # RunConfig checks it
+        frame, schema = open_rows(config, data.path), config.schema_
+        name, origin = config.name, str(data.path)
+    schema = select_features(schema, data.use)
+    if not schema.labels:
+        raise ConfigError(f"data {name!r} has no label; name one under schema.labels")
+    check_columns(frame, schema)
+    return RunData(schema, split_frame(frame, config.split, schema), name, origin)
+
+
+def open_rows(config: RunConfig, path: str | tuple[str, ...]) -> pl.LazyFrame:
+    """Open files in the way ``config.data`` says."""
+    data = config.data
+    return scan(
+        path if isinstance(path, str) else list(path),
+        format=data.format,
+        has_header=data.has_header,
+        columns=data.columns,
+        separator=data.separator,
+    )

@@ -1,0 +1,162 @@
+"""What every method must prove, in both row stores: one case a kind and variant."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+import torch.fx.experimental._config as fx_config
+from torch import Tensor, nn
+
+from recembed.batch import Batch, Jagged
+from recembed.embedding import EmbeddingConfig, FeatureEmbedding
+from recembed.rows import PlainStore, RowWiseAdagrad
+from recembed.tables import TABLES
+from tests.embedding.fixtures import SCHEMA, batch, fitted, row
+
+CASES: dict[str, Any] = {
+    "full": "full",
+    "hashed": "hashed",
+    "hashed, 2 probes side by side": {"kind": "hashed", "ratio": 0.5, "probes": 2},
+    "hashed, 3 probes added": {"kind": "hashed", "ratio": 0.5, "probes": 3, "combine": "sum"},
+    "hashed, 2 probes averaged": {"kind": "hashed", "ratio": 0.5, "probes": 2, "combine": "mean"},
+    "multiplexed": {"kind": "multiplexed", "ratio": 0.5, "exact_below": 20},
+    "multiplexed, 4 probes": {"kind": "multiplexed", "num_embeddings": 90, "probes": 4, "exact_below": 0},
+}
+STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
+every_case = pytest.mark.parametrize("case", CASES)
+every_store = pytest.mark.parametrize("store", STORES)
+
+
+def build(case: str, store: str = "torch", **options: Any) -> FeatureEmbedding:
+    settings = {"embedding_dim": 8, "table": CASES[case], "row_store": store} | options.pop("settings", {})
+    return FeatureEmbedding(fitted(), EmbeddingConfig.model_validate(settings), linear=True, **options)
+
+
+def objective(embedding: FeatureEmbedding, rows: Batch) -> Tensor:
+    embedded = embedding(rows)
+    total = embedded.concat().sin().sum() + embedded.linear.sin().sum()
+    return total + sum(sequence.values.sin().sum() for sequence in embedded.sequences.values())
+
+
+def test_every_kind_has_a_case() -> None:
+    assert {case if isinstance(case, str) else case["kind"] for case in CASES.values()} == set(TABLES)
+
+
+@every_case
+@every_store
+def test_shapes(case: str, store: str) -> None:
+    embedding = build(case, store, settings={"features": {"history": {"pooling": "none"}}})
+    for rows in (5, 1, 0):
+        embedded = embedding(batch(rows, embedding.key_features))
+        assert embedded.fields.keys == embedding.field_keys
+        assert sorted(embedding.field_keys) == ["day", "genres", "item", "user"]
+        assert embedded.fields.values.shape == (rows, 32) and embedded.fields.stack().shape == (rows, 4, 8)
+        assert embedded.linear.shape == (rows,) and embedded.dense.shape == (rows, embedding.dense_width)
+        history = embedded.sequences["history"]
+        assert history.values.shape == (rows, 4, 8) and history.mask.shape == (rows, 4)
+
+
+@every_case
+@every_store
+def test_a_row_does_not_depend_on_its_batch(case: str, store: str) -> None:
+    embedding = build(case, store)
+    rows = batch(9, embedding.key_features)
+    together = embedding(rows)
+    for place in range(9):
+        alone = embedding(row(rows, place))
+        torch.testing.assert_close(alone.concat()[0], together.concat()[place])
+        torch.testing.assert_close(alone.linear[0], together.linear[place])
+
+
+@every_case
+def test_both_stores_train_alike(case: str) -> None:
+    after = []
+    for store in STORES:
+        embedding = build(case, store, settings={"l2": 0.1, "row_optimizer": RowWiseAdagrad(learning_rate=0.1)})
+        for step in range(4):
+            objective(embedding, batch(32, embedding.key_features, seed=step)).backward()
+        after.append(embedding.state_dict())
+    for key, value in after[0].items():
+        torch.testing.assert_close(after[-1][key], value, rtol=1e-5, atol=1e-6, msg=key)
+
+
+@every_case
+@every_store
+def test_every_row_that_is_read_moves_and_every_parameter_has_a_gradient(case: str, store: str) -> None:
+    embedding = build(case, store, settings={"numeric": "linear"})
+    before = {key: value.clone() for key, value in embedding.store.state_dict().items()}
+    objective(embedding, batch(64, embedding.key_features)).backward()
+    for name, table in embedding.store.tables.items():
+        moved = (embedding.store.rows(name) != before[f"{name}.weight"]).any(1).sum()
+        assert 0 < moved <= table.num_embeddings, name
+    assert [name for name, p in embedding.named_parameters() if p.grad is None] == []
+
+
+@every_case
+def test_planned_bytes_are_the_bytes_taken(case: str) -> None:
+    planned, taken = build(case, device="meta"), build(case)
+    kept = sum(value.numel() * 4 for key, value in taken.store.state_dict().items() if key.endswith(".weight"))
+    assert planned.store.bytes == taken.store.bytes == kept
+    assert planned.bytes == taken.bytes
+    assert planned.store.rows(next(iter(taken.store.tables))).is_meta
+
+
+@every_case
+def test_same_seed_same_table(case: str) -> None:
+    first, again, other = (build(case, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first if key.endswith("weight"))
+
+
+@every_case
+@every_store
+def test_state_survives_a_round_trip(case: str, store: str) -> None:
+    trained = build(case, store)
+    objective(trained, batch(64, trained.key_features)).backward()
+    fresh = build(case, seed=0)
+    fresh.load_state_dict(trained.state_dict())
+    rows = batch(16, trained.key_features, seed=5)
+    torch.testing.assert_close(fresh(rows).concat(), trained(rows).concat(), rtol=0, atol=0)
+
+
+class _Exported(nn.Module):
+    """A batch taken apart, as ``torch.export`` wants it."""
+
+    def __init__(self, embedding: FeatureEmbedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, ids: Tensor, numeric: Tensor, jagged: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        bags = {name: Jagged(values, offsets) for name, (values, offsets) in jagged.items()}
+        embedded = self.embedding(Batch(ids, bags, numeric, numeric[:, :0]))
+        return embedded.concat(), embedded.linear
+
+
+def _taken_apart(rows: Batch) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    return rows.ids, rows.numeric, {name: (bag.values, bag.offsets) for name, bag in rows.jagged.items()}
+
+
+@every_case
+def test_exported_equals_eager(case: str) -> None:
+    embedding = build(case)
+    state = embedding.store.state_dict()
+    embedding.store = PlainStore(list(embedding.store.tables.values()), optimizer=None)
+    embedding.store.load_state_dict({key: value for key, value in state.items() if key.endswith(".weight")})
+    module = _Exported(embedding).eval()
+    size = torch.export.Dim("batch", min=1)
+    shapes = {
+        "ids": {0: size},
+        "numeric": {0: size},
+        "jagged": {name: ({0: torch.export.Dim.DYNAMIC}, {0: size + 1}) for name in ("genres", "history")},
+    }
+    with fx_config.patch(backed_size_oblivious=True):  # else a batch of one is refused
+        program = torch.export.export(module, _taken_apart(batch(7, embedding.key_features)), dynamic_shapes=shapes)
+    for rows in (1, 4, 33):
+        inputs = _taken_apart(batch(rows, embedding.key_features, seed=rows))
+        for served, eager in zip(program.module()(*inputs), module(*inputs), strict=True):
+            torch.testing.assert_close(served, eager, rtol=0, atol=0)
+
+
+def test_the_schema_of_the_cases_has_every_kind() -> None:
+    assert {feature.kind for feature in SCHEMA.features} == {"categorical", "bag", "sequence", "numeric"}
