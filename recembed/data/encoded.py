@@ -50,7 +50,7 @@ class EncodedJagged:
         return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1]), offsets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EncodedData:
     """The rows of one split, encoded under one mapping.
 
@@ -76,7 +76,11 @@ class EncodedData:
 
     def __len__(self) -> int:
         """Return ``N``."""
-        return len(self.ids)
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        where = f" in {self.folder}" if self.folder else ""
+        return f"EncodedData({len(self)} rows{where}, mapping {self.fitted.version[:12]})"
 
     @cached_property
     def _places(self) -> tuple[list[int], list[int]]:

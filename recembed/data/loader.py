@@ -173,4 +173,6 @@ def _ahead(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
             yield item
     finally:
         stop.set()
+        while not ready.empty():
+            ready.get_nowait()
         thread.join()
