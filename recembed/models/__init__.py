@@ -1,9 +1,5 @@
 """Batches → logits: one file per model, and the dictionary of their kinds."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from recembed.models.base import CTRModel, EmbeddingPart, ModelConfig
 from recembed.models.dcnv2 import Cross, DCNv2, DCNv2Config
 from recembed.models.deepfm import DeepFM, DeepFMConfig
@@ -16,7 +12,6 @@ __all__ = [
     "DLRM",
     "FM",
     "MODELS",
-    "AnyModelConfig",
     "CTRModel",
     "Cross",
     "DCNv2",
@@ -41,9 +36,3 @@ MODELS: dict[str, type[ModelConfig]] = {
     "dlrm": DLRMConfig,
     "dcnv2": DCNv2Config,
 }
-
-AnyModelConfig = Annotated[
-    LogisticRegressionConfig | FMConfig | WideAndDeepConfig | DeepFMConfig | DLRMConfig | DCNv2Config,
-    Field(discriminator="kind"),
-]
-"""Any record of ``MODELS``, told apart by ``kind``."""

@@ -1,9 +1,5 @@
 """Numbers → vectors: one file per method, and the dictionary of their kinds."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from recembed.numeric.base import NumericConfig, NumericEncoder
 from recembed.numeric.buckets import BucketsConfig
 from recembed.numeric.linear import LinearConfig
@@ -14,7 +10,6 @@ from recembed.numeric.standardize import LogConfig, StandardizeConfig
 
 __all__ = [
     "NUMERIC",
-    "AnyNumericConfig",
     "BucketsConfig",
     "LinearConfig",
     "LogConfig",
@@ -35,9 +30,3 @@ NUMERIC: dict[str, type[NumericConfig]] = {
     "piecewise_linear": PiecewiseLinearConfig,
     "periodic": PeriodicConfig,
 }
-
-AnyNumericConfig = Annotated[
-    StandardizeConfig | LogConfig | BucketsConfig | LinearConfig | MLPConfig | PiecewiseLinearConfig | PeriodicConfig,
-    Field(discriminator="kind"),
-]
-"""Any record of ``NUMERIC``, told apart by ``kind``."""

@@ -54,7 +54,7 @@ class FieldConfig(NumericConfig, ABC):
             numeric vectors that start larger drown the ids in a factorisation machine and start it with huge logits.
     """
 
-    init_std: Annotated[float, Field(gt=0)] = 0.01
+    init_std: Annotated[float, Field(gt=0)] = 0.03
 
 
 def signed_log1p(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class PeriodicConfig(FieldConfig):
 
     kind: Literal["periodic"] = "periodic"
     num_frequencies: Annotated[int, Field(ge=1)] = 16
-    frequency_std: Annotated[float, Field(gt=0)] = 0.1
+    frequency_std: Annotated[float, Field(gt=0)] = 0.3
     log: bool = False
     clip: Annotated[float, Field(gt=0)] = 10.0
 
