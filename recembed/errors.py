@@ -10,6 +10,7 @@ __all__ = [
     "ExportError",
     "MissingPackageError",
     "RecembedError",
+    "TrainingError",
     "did_you_mean",
 ]
 
@@ -32,6 +33,10 @@ class CheckpointError(RecembedError):
 
 class ExportError(RecembedError):
     """A bundle is damaged, or what is served would differ from what was trained."""
+
+
+class TrainingError(RecembedError):
+    """Training cannot go on; the message names the step and the table or layer where it began."""
 
 
 class MissingPackageError(RecembedError, ImportError):

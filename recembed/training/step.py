@@ -1,0 +1,130 @@
+"""One optimiser step, and the losses of many."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from recembed.batch import Batch
+from recembed.errors import ConfigError, TrainingError
+from recembed.evaluation.evaluate import evaluation_mode
+from recembed.rows import RowStore
+from recembed.training.config import TrainingConfig
+from recembed.training.nonfinite import find_nonfinite
+from recembed.training.objectives import Objective
+
+__all__ = ["Stepper", "compiled"]
+
+
+class Stepper:
+    """Moves the weights by one batch: rows inside backward, dense parameters by their optimiser.
+
+    Args:
+        model: The model.
+        objective: What is minimised.
+        config: Settings.
+        steps: Steps of the whole run, for the schedule.
+        device: Where the model is.
+    """
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, config: TrainingConfig, steps: int, device: torch.device
+    ) -> None:
+        config.schedule.check(steps)
+        self.model, self.objective, self.config, self.steps, self.device = model, objective, config, steps, device
+        self.optimizer = config.dense_optimizer.build(model)
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        stores = [module for module in model.modules() if isinstance(module, RowStore)]
+        self._stores = [(store, store.optimizer.learning_rate) for store in stores if store.optimizer]
+        self._factor: float | None = None
+
+    def __call__(self, batch: Batch, step: int) -> Tensor:
+        """Do step number ``step`` (from 0) and return its loss, detached.
+
+        Raises:
+            TrainingError: the loss is not finite; rows and parameters are as before the step.
+        """
+        self._set_learning_rates(self.config.schedule.factor(step, self.steps))
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        if self.device.type == "cpu" and not math.isfinite(loss.item()):  # elsewhere .item() would make the step wait
+            raise self.explain(batch, step, loss.item())
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.optimizer is not None:
+            if self.config.clip_norm is not None:
+                self._clip(self.config.clip_norm, step)
+            self.optimizer.step()
+        return loss.detach()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch, with gradient."""
+        with self._autocast():
+            loss = self.objective(self.model, batch)
+        if loss.ndim:
+            raise ConfigError(f"the objective gave a loss of shape {list(loss.shape)}: expected a scalar, say its mean")
+        return loss
+
+    def explain(self, batch: Batch, step: int, loss: float) -> TrainingError:
+        """Return the error that names the step and where the value that is not finite began."""
+        where = find_nonfinite(self.model, batch, lambda: self.loss(batch))
+        return TrainingError(f"step {step + 1}: the loss is {loss}; it began in {where}")
+
+    def explain_logits(self, batches: Iterable[Batch], step: int) -> TrainingError:
+        """Return the error for validation rows whose logits are NaN after ``step`` steps."""
+        with evaluation_mode(self.model), torch.no_grad():
+            for batch in batches:
+                given = batch.to(self.device)
+                if torch.isnan(self.model(given)).any():
+                    where = find_nonfinite(self.model, given, partial(self.model, given))
+                    return TrainingError(f"step {step}: logits of validation rows are NaN; it began in {where}")
+        return TrainingError(f"step {step}: logits of validation rows were NaN, but not when computed once more")
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _clip(self, clip_norm: float, step: int) -> None:
+        norm = nn.utils.clip_grad_norm_(self._parameters, clip_norm, foreach=True)
+        if self.device.type == "cpu" and not math.isfinite(norm.item()):
+            named = ((n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None)
+            name = next((n for n, gradient in named if not torch.isfinite(gradient).all()), "?")
+            raise TrainingError(
+                f"step {step + 1}: the gradient is not finite; its first parameter is {name!r}; lower "
+                "training.dense_optimizer.learning_rate, or look at the features whose numbers are very large"
+            )
+
+    def _set_learning_rates(self, factor: float) -> None:
+        if factor == self._factor:
+            return
+        self._factor = factor
+        for group in self.optimizer.param_groups if self.optimizer is not None else ():
+            group["lr"] = self.config.dense_optimizer.learning_rate * factor
+        for store, learning_rate in self._stores:
+            store.set_learning_rate(learning_rate * factor)
+
+
+@contextmanager
+def compiled(model: nn.Module) -> Iterator[None]:
+    """Run those parts of ``model`` that hold no rows through ``torch.compile`` until the context ends."""
+    parts = list(_dense_parts(model))
+    for part in parts:
+        part.compile()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._compiled_call_impl = None
+
+
+def _dense_parts(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the largest parts that hold parameters, but no rows."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict) or any(isinstance(m, RowStore) for m in child.modules()):
+            yield from _dense_parts(child)
+        elif any(True for _ in child.parameters()):
+            yield child
