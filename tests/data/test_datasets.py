@@ -204,6 +204,18 @@ def test_no_network_names_every_source_tried(tmp_path: Path, cache: Path, monkey
     assert f"put its files into {cache / 'ml100k'}" in message
 
 
+def test_changed_layout_and_dead_address(tmp_path: Path, cache: Path) -> None:
+    changed = LATEST | {"ml-latest-small/ratings.csv": "userId,movieId,rating\n1,x,2.5\n"}
+    source = published(tmp_path, zipped(changed), reader="ml_latest_small")
+    with pytest.raises(DataError, match=r"archive\.zip holds other columns than expected"):
+        download("ml_latest_small", source, cache / "ml_latest_small")
+    absent = Download(reader="adjacency", url={"train": (tmp_path / "train.txt").as_uri()})
+    with pytest.raises(
+        DataError, match=r"data set 'gowalla' cannot be fetched from file:.*train\.txt \(.*check the network"
+    ):
+        download("gowalla", absent, cache / "gowalla")
+
+
 def test_unwritable_cache_is_named(tmp_path: Path) -> None:
     source = published(tmp_path, zipped(ML_100K), reader="ml_100k")
     (tmp_path / "file").write_text("")
