@@ -13,7 +13,6 @@ from recembed.data import columns
 from recembed.data.array_file import ArrayFile
 from recembed.data.encoded import EncodedData
 from recembed.data.fit import check_key_types
-from recembed.data.key_index import KeyIndex
 from recembed.data.keys import to_keys
 from recembed.data.matrices import label_matrix, numeric_matrix
 from recembed.errors import DataError
@@ -32,7 +31,6 @@ class _Encoder:
         self.fitted, self.key_features, self.labels = fitted, key_features, labels
         self.key_types = check_key_types(fitted, types, labels=labels)
         _check_key_features(fitted, key_features)
-        self.index = {name: KeyIndex(vocabulary) for name, vocabulary in fitted.vocabularies.items()}
         self.unseen = {name: 0 for name in self.key_types if fitted.vocabulary_of(name) is not None}
         self.totals = [0] * len(fitted.schema.jagged)
 
@@ -61,7 +59,7 @@ class _Encoder:
 
     def _values(self, feature: Feature, ids: pl.Series) -> np.ndarray:
         keys = to_keys(ids)
-        index = self.index.get(feature.vocabulary_name)
+        index = self.fitted.indices.get(feature.vocabulary_name)
         if index is None:
             return keys
         found, unseen = index.lookup(keys)

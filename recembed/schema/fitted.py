@@ -15,6 +15,8 @@ import polars as pl
 
 from recembed.errors import CheckpointError, DataError
 from recembed.schema.feature import Feature, Schema
+from recembed.schema.key_index import KeyIndex
+from recembed.schema.numeric_stats import NumericStats
 from recembed.schema.vocabulary import Vocabulary
 
 __all__ = ["FittedSchema", "KeyType", "NumericColumn", "NumericStats"]
@@ -24,42 +26,6 @@ KeyType = Literal["int", "string"]
 _FORMAT = "recembed mapping 1"
 _AUTO_DROPOUT = 0.005
 _ENOUGH_OOV = 0.001
-
-
-@dataclass(frozen=True)
-class NumericStats:
-    """What the training rows say about one numeric feature, per column of its vector.
-
-    Attributes:
-        mean, std: Of the values; ``std`` is of the population and 1 where all values are equal.
-        log_mean, log_std: The same of ``log1p(max(x, 0))``.
-        min, max: Extremes.
-        missing_rate: Share of rows that are null or NaN.
-        quantiles: At 257 evenly spaced levels from 0 to 1, rising; exact up to 262,144 rows, from a seeded sample above.
-
-    Shapes:
-        quantiles: float32 ``[width, 257]``; all others: float64 ``[width]``.
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-    log_mean: np.ndarray
-    log_std: np.ndarray
-    min: np.ndarray
-    max: np.ndarray
-    missing_rate: np.ndarray
-    quantiles: np.ndarray
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain lists."""
-        return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> "NumericStats":
-        """Build from ``to_json``'s lists, bit for bit."""
-        arrays: dict[str, np.ndarray] = {name: np.asarray(raw[name], np.float64) for name in cls.__dataclass_fields__}
-        arrays["quantiles"] = arrays["quantiles"].astype(np.float32)
-        return cls(**arrays)
 
 
 @dataclass(frozen=True)
@@ -146,6 +112,11 @@ class FittedSchema:
         if feature.id_dropout != "auto":
             return feature.id_dropout
         return _AUTO_DROPOUT if vocabulary.oov_count < _ENOUGH_OOV * self.rows else 0.0
+
+    @cached_property
+    def indices(self) -> dict[str, KeyIndex]:
+        """The fast lookups of the vocabularies, built once."""
+        return {name: KeyIndex(vocabulary) for name, vocabulary in self.vocabularies.items()}
 
     @cached_property
     def numeric_columns(self) -> tuple[NumericColumn, ...]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recembed.data.key_index import KeyIndex
+from recembed.schema.key_index import KeyIndex
 from recembed.hashing import MISSING_KEY
 from recembed.schema.vocabulary import Vocabulary
 
