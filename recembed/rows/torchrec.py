@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -174,20 +174,25 @@ def keyed_jagged_tensor(bags: Mapping[str, tuple[Tensor, Tensor]]) -> "torchrec.
 
 
 def embedding_bag_collection(
-    tables: Mapping[str, tuple[RowTable, Tensor]], feature_names: Mapping[str, Sequence[str]]
+    tables: Mapping[str, tuple[RowTable, Tensor]],
+    feature_names: Mapping[str, Sequence[str]],
+    poolings: Mapping[str, Literal["sum", "mean"]] | None = None,
 ) -> "torchrec.EmbeddingBagCollection":
     """Return a plain TorchRec ``EmbeddingBagCollection`` that holds copies of the given rows.
 
     Args:
         tables: Table name to its record and its rows, float32 ``[num_embeddings, embedding_dim]``.
         feature_names: Table name to the keys that read it.
+        poolings: Table name to what becomes of its bags; ``sum`` where it is not named.
     """
+    pooling = {"sum": torchrec.PoolingType.SUM, "mean": torchrec.PoolingType.MEAN}
     configs = [
         torchrec.EmbeddingBagConfig(
             name=name,
             num_embeddings=table.num_embeddings,
             embedding_dim=table.embedding_dim,
             feature_names=list(feature_names[name]),
+            pooling=pooling[(poolings or {}).get(name, "sum")],
         )
         for name, (table, _) in tables.items()
     ]
