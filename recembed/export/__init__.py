@@ -1,0 +1,18 @@
+"""A trained model → one verified folder: vectors by raw id, the ranker as a graph, golden rows."""
+
+from recembed.export.bundle import export_bundle
+from recembed.export.graph import ServingGraph, trace
+from recembed.export.manifest import Manifest
+from recembed.export.vectors import feature_vectors
+from recembed.export.verify import GOLDEN_LOGIT, Report, verify_bundle
+
+__all__ = [
+    "GOLDEN_LOGIT",
+    "Manifest",
+    "Report",
+    "ServingGraph",
+    "export_bundle",
+    "feature_vectors",
+    "trace",
+    "verify_bundle",
+]

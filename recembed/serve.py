@@ -1,0 +1,165 @@
+"""Open a bundle: score raw rows, look up vectors, find the nearest ids.
+
+Axes: ``N`` ids or rows, ``D`` width of a vector.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recembed.data.keys import key_type, normal_ids, to_keys
+from recembed.errors import ConfigError, DataError, ExportError
+from recembed.export.manifest import Manifest, Metric
+from recembed.export.ranker import SCHEMA_FOLDER, Ranker
+from recembed.export.vectors import read_vectors
+from recembed.schema.fitted import FittedSchema
+from recembed.schema.vocabulary import Vocabulary
+
+__all__ = ["Rows", "Server", "load"]
+
+Rows = Any
+"""A polars or pandas frame, a dictionary of columns, or a list with one dictionary per row."""
+
+
+def load(bundle: Path | str) -> "Server":
+    """Open a bundle and check every file of it.
+
+    Raises:
+        ExportError: the folder is no bundle, a file is missing or was changed, or the format is not known.
+    """
+    return Server(Path(bundle))
+
+
+class Server:
+    """A bundle in memory; graph and vectors are read when first asked for.
+
+    Attributes:
+        folder: The bundle.
+        manifest: What it says about itself.
+        fitted: The mapping.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = Manifest.read(folder)
+        self.manifest.check_files(folder)
+        self.fitted = FittedSchema.load(folder / SCHEMA_FOLDER)
+        if self.fitted.version != self.manifest.mapping_version:
+            raise ExportError(f"{folder / SCHEMA_FOLDER} holds another mapping than the manifest says; export again")
+
+    @cached_property
+    def _ranker(self) -> Ranker:
+        return Ranker(self.folder, self.fitted)
+
+    @property
+    def unseen(self) -> dict[str, int]:
+        """How many ids that are not in the vocabulary were scored so far, by feature."""
+        return dict(self._ranker.reader.unseen)
+
+    def score(self, rows: Rows) -> np.ndarray:
+        """Return the probability of each raw row, float32 ``[N]``.
+
+        Unseen ids are scored as in training (out-of-vocabulary row, or hash) and counted in ``unseen``.
+
+        Raises:
+            DataError: a column is missing, ids have another type than in training, or a number is infinite.
+        """
+        return self._ranker.probabilities(_as_frame(rows))
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """All vectors, float32 ``[N, D]``, in the order of ``ids``."""
+        return read_vectors(self.folder)
+
+    @property
+    def ids(self) -> pl.Series:
+        """The raw ids, most frequent in training first."""
+        return self._vocabulary.values.alias(self.manifest.feature)
+
+    @property
+    def _vocabulary(self) -> Vocabulary:
+        vocabulary = self.fitted.vocabulary_of(self.manifest.feature)
+        assert vocabulary is not None
+        return vocabulary
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        lengths: np.ndarray = np.linalg.norm(self.vectors, axis=1)
+        return lengths.clip(min=np.finfo(np.float32).tiny)
+
+    def vector(self, raw_id: int | str) -> np.ndarray:
+        """Return the vector of one raw id, float32 ``[D]``; see ``nearest`` for the errors."""
+        vector: np.ndarray = self.vectors[self._row(raw_id)]
+        return vector
+
+    def nearest(
+        self, raw_id: int | str, k: int = 5, *, metric: Metric | None = None, include_self: bool = False
+    ) -> pl.DataFrame:
+        """Return the ``k`` ids whose vectors score highest against that of ``raw_id``, by exact search.
+
+        Args:
+            raw_id: An id of the exported feature, as in the raw data.
+            k: How many; fewer come back where there are fewer.
+            metric: ``dot`` or ``cosine``; that of the manifest if None.
+            include_self: Let ``raw_id`` itself compete.
+
+        Returns:
+            Columns ``id`` and ``score``, best first; equal scores in the order of ``ids``.
+
+        Raises:
+            DataError: the id is not in the bundle, or has another type than its ids.
+            ConfigError: ``k`` or ``metric`` is out of range.
+        """
+        metric = metric or self.manifest.metric
+        if metric not in ("dot", "cosine"):
+            raise ConfigError(f"metric = {metric!r}: expected 'dot' or 'cosine'")
+        if k < 1:
+            raise ConfigError(f"k = {k}: expected at least 1")
+        row = self._row(raw_id)
+        scores = self.vectors @ self.vectors[row]  # [N]
+        if metric == "cosine":
+            scores /= self._lengths * self._lengths[row]
+        best = np.argsort(-scores, kind="stable") if k + 1 >= len(scores) else _best(scores, k + 1)
+        best = best if include_self else best[best != row]
+        return pl.DataFrame({"id": self.ids.gather(best[:k]), "score": scores[best[:k]]})
+
+    def _row(self, raw_id: int | str) -> int:
+        name = self.manifest.feature
+        ids = pl.Series([raw_id])
+        kind, expected = key_type(ids.dtype, name), self.fitted.key_types[name]
+        if kind != expected:
+            raise DataError(f"id {raw_id!r} is a {kind}, but the ids of {name!r} are {expected}; convert it")
+        row = int(self._vocabulary.lookup(np.array(to_keys(normal_ids(ids, name))))[0]) - self._vocabulary.first_id
+        if row < 0:
+            some = ", ".join(repr(value) for value in self.ids.head(3))
+            raise DataError(
+                f"id {raw_id!r} is not among the {len(self.ids)} ids of {name!r} (such as {some}); "
+                "it was not in the training rows, or too rare for min_count or top_k"
+            )
+        return row
+
+
+def _best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Return the places of the ``k`` highest scores, best first, equal ones by place."""
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    places = np.flatnonzero(scores >= least)
+    return places[np.argsort(-scores[places], kind="stable")][:k]
+
+
+def _as_frame(rows: Rows) -> pl.DataFrame:
+    if isinstance(rows, pl.DataFrame):
+        return rows
+    if type(rows).__module__.split(".")[0] == "pandas" and hasattr(rows, "columns"):
+        return pl.from_pandas(rows)
+    if isinstance(rows, Mapping):
+        return pl.DataFrame(dict(rows))
+    if isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows):
+        return pl.from_dicts(list(rows), infer_schema_length=None)
+    raise DataError(
+        f"rows = {type(rows).__name__}: expected a polars or pandas DataFrame, a dictionary of columns, "
+        "or a list of dictionaries that is not empty"
+    )
