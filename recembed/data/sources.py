@@ -4,9 +4,6 @@
 the frame is collected. Wrap that in ``reading`` so that what goes wrong then is explained the same way.
 """
 
-import difflib
-import glob
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,52 +13,14 @@ import polars as pl
 
 from recembed.data.columns import id_types
 from recembed.data.faults import check_columnar, check_headers, check_text, explain_read_error, read_header
+from recembed.data.files import Format, Source, find_files
 from recembed.errors import DataError, did_you_mean
 from recembed.schema.feature import Schema
 
-__all__ = ["FORMATS", "Format", "Source", "check_columns", "find_files", "reading", "scan"]
-
-Format = Literal["parquet", "csv", "tsv", "ipc"]
-Source = str | Path | Sequence[str | Path]
-
-FORMATS: dict[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".arrow": "ipc",
-    ".ipc": "ipc",
-    ".feather": "ipc",
-}
-"""File name endings and the format they mean; text files may also end in .gz or .zst."""
+__all__ = ["Format", "Source", "check_columns", "find_files", "reading", "scan"]
 
 TEXT_TYPES: dict[str, Any] = {"int": pl.Int64, "float": pl.Float64, "string": pl.String}
 INFER_ROWS = 10_000
-
-
-def find_files(source: Source, kind: Format | None = None) -> tuple[list[Path], Format]:
-    """Return the data files of ``source``, sorted, and their common format.
-
-    Args:
-        source: A file, a folder (searched in depth; hidden files and those that start with ``_`` are passed
-            over), a glob, or a list of these.
-        kind: The format, where the file name does not tell.
-
-    Raises:
-        DataError: nothing is there, the format is unknown, or formats are mixed.
-    """
-    places = [source] if isinstance(source, str | Path) else list(source)
-    if not places:
-        raise DataError("source = []: expected at least one file, folder or glob")
-    paths = [path for place in places for path in _expand(str(place), kind)]
-    if kind is not None:
-        return paths, kind
-    formats = Counter(_format_of(path) for path in paths)
-    if len(formats) > 1:
-        found = ", ".join(f"{count} {name}" for name, count in formats.items())
-        raise DataError(f"{source}: files of several formats ({found}); give format= or point at one of them")
-    return paths, next(iter(formats))
 
 
 def scan(
@@ -101,21 +60,12 @@ def scan(
         frame: pl.LazyFrame = opener(paths, hive_partitioning=partitioned, glob=False)
         return frame
     separator = separator or ("\t" if kind == "tsv" else ",")
-    for path in paths:
-        check_text(path, separator, lossy=encoding == "utf8-lossy", whole=path.stat().st_size <= check_up_to)
-    if has_header:
-        check_headers(paths, separator)
-    if columns is not None and len(columns) != (found := len(read_header(paths[0], separator))):
-        raise DataError(f"{paths[0]}: columns = {list(columns)}, but the first line has {found} cells; name each one")
+    lossy = encoding == "utf8-lossy"
+    _check_texts(paths, separator, has_header=has_header, columns=columns, lossy=lossy, check_up_to=check_up_to)
     options = {"separator": separator, "encoding": encoding, "has_header": has_header, "new_columns": columns}
-    types = {name: TEXT_TYPES[kind] for name, kind in (dtypes or {}).items()}
+    types = {name: TEXT_TYPES[word] for name, word in (dtypes or {}).items()}
     with reading(paths, separator=separator):
-        if partitioned:
-            parts = [_scan_text([path], types, options).with_columns(_partition_of(path)) for path in paths]
-            return pl.concat(parts, how="vertical_relaxed")
-        frame = _scan_text(paths, types, options)
-        frame.collect_schema()
-        return frame
+        return _scan_texts(paths, types, options, partitioned=partitioned)
 
 
 @contextmanager
@@ -171,8 +121,25 @@ def check_columns(frame: pl.LazyFrame, schema: Schema, *, labels: bool = True) -
             )
 
 
-def _scan_text(paths: list[Path], types: dict[str, Any], options: dict[str, Any]) -> pl.LazyFrame:
-    return pl.scan_csv(
+def _check_texts(
+    paths: list[Path], separator: str, *, has_header: bool, columns: Sequence[str] | None, lossy: bool, check_up_to: int
+) -> None:
+    for path in paths:
+        check_text(path, separator, lossy=lossy, whole=path.stat().st_size <= check_up_to)
+    if has_header:
+        check_headers(paths, separator)
+    if columns is not None and len(columns) != (found := len(read_header(paths[0], separator))):
+        raise DataError(f"{paths[0]}: columns = {list(columns)}, but the first line has {found} cells; name each one")
+
+
+def _scan_texts(
+    paths: list[Path], types: dict[str, Any], options: dict[str, Any], *, partitioned: bool
+) -> pl.LazyFrame:
+    if partitioned:
+        parts = [_scan_texts([path], types, options, partitioned=False) for path in paths]
+        marked = [part.with_columns(_partition_of(path)) for part, path in zip(parts, paths, strict=True)]
+        return pl.concat(marked, how="vertical_relaxed")
+    frame = pl.scan_csv(
         paths,
         schema_overrides=types or None,
         infer_schema_length=INFER_ROWS,
@@ -180,6 +147,8 @@ def _scan_text(paths: list[Path], types: dict[str, Any], options: dict[str, Any]
         truncate_ragged_lines=False,
         **options,
     )
+    frame.collect_schema()
+    return frame
 
 
 def _partition_of(path: Path) -> list[pl.Expr]:
@@ -201,46 +170,3 @@ def _has_partitions(source: Source, paths: list[Path]) -> bool:
         root = root.parent
     below = [path.relative_to(root).parent for path in paths if path.is_relative_to(root)]
     return any("=" in part for folder in below for part in folder.parts)
-
-
-def _format_of(path: Path) -> Format:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] in (".gz", ".zst") and FORMATS.get(suffixes[-2]) in ("csv", "tsv"):
-        return FORMATS[suffixes[-2]]
-    if not suffixes or suffixes[-1] not in FORMATS:
-        raise DataError(f"{path}: unknown format; give format=, or a name that ends in {', '.join(FORMATS)}")
-    return FORMATS[suffixes[-1]]
-
-
-def _is_data(path: Path, folder: Path, kind: Format | None) -> bool:
-    if not path.is_file() or any(part.startswith((".", "_")) for part in path.relative_to(folder).parts):
-        return False
-    stem = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
-    return kind is not None or stem.suffix.lower() in FORMATS
-
-
-def _expand(place: str, kind: Format | None) -> list[Path]:
-    path = Path(place).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = sorted(found for found in path.rglob("*") if _is_data(found, path, kind))
-        if not files:
-            raise DataError(f"{path}: the folder holds no data file (names that end in {', '.join(FORMATS)})")
-        return files
-    if any(sign in place for sign in "*?["):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
-        if not found:
-            raise DataError(f"{place}: no file matches this pattern")
-        return found
-    raise DataError(f"{path}: no such file or folder{_neighbours(path)}")
-
-
-def _neighbours(path: Path) -> str:
-    parent = path.parent
-    while not parent.is_dir():
-        path, parent = parent, parent.parent
-    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
-    if difflib.get_close_matches(path.name, names, n=1, cutoff=0.6) or 0 < len(names) <= 5:
-        return did_you_mean(path.name, names) + f" (in {parent})"
-    return f"; {parent} holds {', '.join(names[:5])} and {len(names) - 5} more" if names else f"; {parent} is empty"
