@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     *("errors", "hashing", "versions", "schema", "batch", "data"),
     *("rows", "embedded", "pooling", "tables", "numeric", "embedding"),
-    *("models", "evaluation", "training", "config", "run", "export", "serve", "pyfunc"),
+    *("models", "evaluation", "training", "config", "export", "serve", "pyfunc", "run"),
     *("doctor", "quickstart", "cli", "__main__"),
 )
 """A room may import itself and the rooms before it."""
