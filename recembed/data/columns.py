@@ -13,7 +13,7 @@ from recembed.schema.fitted import KeyType
 
 __all__ = ["BLOCK_ROWS", "JaggedIds", "blocks", "flat", "id_types", "ids", "jagged_ids", "types_of"]
 
-BLOCK_ROWS = 1 << 18
+BLOCK_ROWS = 1 << 16
 """Rows read at a time."""
 
 

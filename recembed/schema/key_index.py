@@ -14,7 +14,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio
 class KeyIndex:
     """The same map as ``Vocabulary.lookup``, several times faster for many keys.
 
-    Keys are sorted by bucket, the upper bits of ``key * multiplier``; there are at least two buckets per key. Most
+    Keys are sorted by bucket, the upper bits of ``key * multiplier``; there are at least four buckets per key. Most
     keys are found at the start of their bucket; the few others walk on, all at once, bucket lengths being short.
 
     >>> import polars as pl
@@ -26,7 +26,7 @@ class KeyIndex:
     def __init__(self, vocabulary: Vocabulary) -> None:
         keys = np.append(vocabulary.keys, MISSING_KEY).astype(np.int64)
         ids = np.append(np.arange(len(vocabulary.keys)) + vocabulary.first_id, MISSING_ID).astype(np.int32)
-        bits = max(int(len(keys) * 2 - 1).bit_length(), 1)
+        bits = max(int(len(keys) * 4 - 1).bit_length(), 1)
         self._shift = np.uint64(64 - bits)
         buckets = self._buckets(keys)
         order = np.argsort(buckets, kind="stable")
