@@ -107,10 +107,9 @@ class RunConfig(_Section):
 
     Attributes:
         name: Shown in tracking.
-        seed: Decides fresh weights, the order of rows and id dropout.
         data: Where the rows come from.
         schema: The columns; by default the data set's own.
-        split: How rows are cut into training, validation and test.
+        split: How rows are cut into training, validation and test; by default the data set's custom, else by chance.
         embeddings: Methods, row store, row rule.
         model: The CTR model.
         training: The loop.
@@ -119,10 +118,9 @@ class RunConfig(_Section):
     """
 
     name: str = "run"
-    seed: int = 0
     data: DataConfig
     schema_: Schema | None = Field(default=None, alias="schema")
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig | None = None
     embeddings: EmbeddingConfig = EmbeddingConfig()
     model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(parse_model)] = parse_model("deepfm")
     training: TrainingConfig = TrainingConfig()

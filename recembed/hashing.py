@@ -51,7 +51,8 @@ def mix64(keys: Integers) -> Integers:
     """
     x = (keys ^ _shift_right(keys, 30)) * _MULTIPLIER_1
     x = (x ^ _shift_right(x, 27)) * _MULTIPLIER_2
-    return x ^ _shift_right(x, 31)
+    mixed: Integers = x ^ _shift_right(x, 31)
+    return mixed
 
 
 def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int) -> Integers:

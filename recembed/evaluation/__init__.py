@@ -2,7 +2,7 @@
 
 from recembed.evaluation.calibration_bins import Reliability, expected_calibration_error, reliability
 from recembed.evaluation.comparison import Comparison, Difference, compare
-from recembed.evaluation.evaluate import predict_logits, summarise
+from recembed.evaluation.evaluate import evaluation_mode, predict_logits, summarise
 from recembed.evaluation.intervals import Interval, bootstrap, bootstrap_auc, delong_interval
 from recembed.evaluation.metrics import (
     GroupedAuc,
@@ -32,6 +32,7 @@ __all__ = [
     "calibration",
     "compare",
     "delong_interval",
+    "evaluation_mode",
     "expected_calibration_error",
     "gauc",
     "log_loss",

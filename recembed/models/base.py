@@ -44,6 +44,7 @@ class CTRModel(nn.Module, ABC):
     """Base of the models.
 
     Attributes:
+        needs_fields: Whether the model reads vectors at all; else the embedding may be built with ``fields=False``.
         needs_linear: Whether the embedding must be built with ``linear=True``.
         needs_equal_widths: Whether all fields must have one width.
 
@@ -54,6 +55,7 @@ class CTRModel(nn.Module, ABC):
         ConfigError: The embedding lacks what the model needs.
     """
 
+    needs_fields: ClassVar[bool] = True
     needs_linear: ClassVar[bool] = False
     needs_equal_widths: ClassVar[bool] = False
     embedding: EmbeddingPart

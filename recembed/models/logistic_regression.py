@@ -15,12 +15,13 @@ class LogisticRegression(CTRModel):
     """``sum of the ids' weights + w . dense + b``.
 
     Args:
-        embedding: The embedding part, with ``linear=True``; its fields are not used.
+        embedding: The embedding part, with ``linear=True``; it needs no fields.
 
     Shapes:
         Returns float32 logits ``[B]``.
     """
 
+    needs_fields = False
     needs_linear = True
 
     def __init__(self, embedding: EmbeddingPart) -> None:

@@ -1,5 +1,7 @@
 """Config + fitted schema → model."""
 
+from typing import cast
+
 import torch
 
 from recembed.config import RunConfig
@@ -9,11 +11,11 @@ from recembed.models import CTRModel
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema
 
-__all__ = ["build_model", "select_features"]
+__all__ = ["build_model", "embedding_of", "select_features"]
 
 
 def build_model(fitted: FittedSchema, config: RunConfig, device: torch.device | str = "cpu") -> CTRModel:
-    """Build the model of a run, with fresh weights that depend on ``config.seed`` alone.
+    """Build the model of a run, with fresh weights that depend on ``training.seed`` alone.
 
     Where the model needs fields of one width, methods that widen a field get a projection.
     """
@@ -21,10 +23,22 @@ def build_model(fitted: FittedSchema, config: RunConfig, device: torch.device | 
     embeddings = config.embeddings
     if builds.needs_equal_widths and not embeddings.project:
         embeddings = embeddings.model_copy(update={"project": True})
-    embedding = FeatureEmbedding(fitted, embeddings, linear=builds.needs_linear, seed=config.seed, device=device)
+    embedding = FeatureEmbedding(
+        fitted,
+        embeddings,
+        fields=builds.needs_fields,
+        linear=builds.needs_linear,
+        seed=config.training.seed,
+        device=device,
+    )
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         return config.model.build(embedding)
+
+
+def embedding_of(model: CTRModel) -> FeatureEmbedding:
+    """Return the embedding part of a model that ``build_model`` made."""
+    return cast(FeatureEmbedding, model.embedding)
 
 
 def select_features(schema: Schema, use: tuple[str, ...] | None) -> Schema:

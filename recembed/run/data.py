@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from recembed.config import RunConfig
-from recembed.data.datasets import load_dataset
-from recembed.data.sources import check_columns, scan
-from recembed.data.split import Splits, split_frame
+from recembed.data import SplitConfig, Splits, check_columns, load_dataset, scan, split_frame
 from recembed.errors import ConfigError
 from recembed.run.build import select_features
 from recembed.schema.feature import Schema
@@ -20,12 +18,14 @@ class RunData:
     """The rows of a run before any encoding.
 
     Attributes:
+        config: The run's config with the data set's schema and split filled in.
         schema: The columns in use.
         splits: Training, validation and test rows, lazy.
         name: What the rows are called in tracking.
         origin: Where they came from.
     """
 
+    config: RunConfig
     schema: Schema
     splits: Splits
     name: str
@@ -40,19 +40,23 @@ def open_data(config: RunConfig) -> RunData:
         ConfigError: the schema has no label.
     """
     data = config.data
+    split = config.split or SplitConfig()
     if data.dataset is not None:
         dataset = load_dataset(data.dataset)
         frame, schema = dataset.frame, config.schema_ or dataset.schema
+        split = config.split or dataset.split
         name = origin = data.dataset
     else:
-        assert data.path is not None and config.schema_ is not None  # RunConfig checks it
+        assert data.path is not None  # RunConfig checks both
+        assert config.schema_ is not None
         frame, schema = open_rows(config, data.path), config.schema_
         name, origin = config.name, str(data.path)
     schema = select_features(schema, data.use)
     if not schema.labels:
         raise ConfigError(f"data {name!r} has no label; name one under schema.labels")
     check_columns(frame, schema)
-    return RunData(schema, split_frame(frame, config.split, schema), name, origin)
+    effective = config.model_copy(update={"schema_": schema, "split": split})
+    return RunData(effective, schema, split_frame(frame, split, schema), name, origin)
 
 
 def open_rows(config: RunConfig, path: str | tuple[str, ...]) -> pl.LazyFrame:

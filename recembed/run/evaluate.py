@@ -1,17 +1,20 @@
-"""Model + encoded rows → the metrics, slices and predictions of one part of the data."""
+"""Model + rows → the metrics, slices and predictions of one part of the data."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
-from recembed.config import EvaluationConfig
+from recembed.config import RunConfig
 from recembed.data import EncodedData, Loader
-from recembed.evaluation import by_frequency, by_unseen, predict_logits, summarise
+from recembed.data.keys import to_keys
+from recembed.evaluation import by_frequency, by_unseen, evaluation_mode, predict_logits, summarise
 from recembed.models import CTRModel
+from recembed.schema.feature import Schema
 
-__all__ = ["PartResult", "evaluate_part"]
+__all__ = ["PartResult", "evaluate_part", "score_rows", "user_keys"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class PartResult:
     """What one part of the data says about a model.
 
     Attributes:
-        metrics: See ``recembed.evaluation.summarise``; beside it ``unseen``, the unseen ids by feature.
+        metrics: See ``recembed.evaluation.summarise``; beside it ``unseen``, the count of unseen ids by feature.
         slices: Metrics by training frequency of the ids of a feature, and by unseen ids.
         labels: float32 ``[N]``.
         logits: float32 ``[N]``.
-        groups: int64 ``[N]``, the user of each row, or None.
+        groups: int64 ``[N]``, the key of each row's user, or None.
     """
 
     metrics: dict[str, Any]
@@ -33,23 +36,47 @@ class PartResult:
     groups: np.ndarray | None
 
     def predictions(self) -> pl.DataFrame:
-        """Return labels and logits (and groups), a row each."""
+        """Return labels and logits (and the users' keys), one line a row."""
         frame = pl.DataFrame({"label": self.labels, "logit": self.logits})
-        return frame if self.groups is None else frame.with_columns(group=pl.Series(self.groups))
+        return frame if self.groups is None else frame.with_columns(user=pl.Series(self.groups))
 
 
 def evaluate_part(
-    model: CTRModel, data: EncodedData, config: EvaluationConfig, *, batch_size: int, seed: int = 0
+    model: CTRModel, data: EncodedData, config: RunConfig, *, groups: np.ndarray | None = None
 ) -> PartResult:
-    """Score every row of ``data`` and measure."""
-    loader = Loader(data, batch_size, shuffle=False, seed=seed)
+    """Score every row of ``data`` and measure.
+
+    Args:
+        model: A trained model.
+        data: The rows, encoded for it.
+        config: The run: batch size, seed, slices.
+        groups: int64 ``[N]``, see ``user_keys``.
+    """
+    loader = Loader(data, config.training.batch_size, shuffle=False, seed=0)
     labels, logits = predict_logits(model, loader)
-    user = data.fitted.schema.role("user")
-    groups = data.column(user.name).astype(np.int64) if user is not None and user.kind == "categorical" else None
-    metrics = summarise(labels, logits, groups, seed=seed, resamples=config.resamples)
+    options = config.evaluation
+    metrics = summarise(labels, logits, groups, seed=config.training.seed, resamples=options.resamples)
     metrics["unseen"] = dict(data.unseen)
-    slices = {f"frequency_{name}": by_frequency(labels, logits, data.train_counts(name)) for name in config.slices}
-    known = [f.name for f in data.fitted.schema.categorical if data.fitted.vocabulary_of(f.name) is not None]
+    slices = {f"frequency_{name}": by_frequency(labels, logits, data.train_counts(name)) for name in options.slices}
+    known = [f.name for f in data.fitted.schema.features if f.kind != "numeric" and data.fitted.vocabulary_of(f.name)]
     if known:
         slices["unseen"] = by_unseen(labels, logits, {name: data.unseen_rows(name) for name in known})
     return PartResult(metrics, slices, labels, logits, groups)
+
+
+def user_keys(frame: pl.LazyFrame, schema: Schema) -> np.ndarray | None:
+    """Return the raw 64-bit key of each row's user, int64 ``[N]``, or None where the schema has no user.
+
+    Vocabulary ids will not do: all unseen users share one, and would count as a single user.
+    """
+    user = schema.role("user")
+    if user is None or user.kind != "categorical":
+        return None
+    return to_keys(frame.select(user.source).collect().to_series())
+
+
+def score_rows(model: CTRModel, data: EncodedData, batch_size: int) -> np.ndarray:
+    """Return the logits of rows that need no labels, float32 ``[N]``."""
+    with evaluation_mode(model), torch.no_grad():
+        logits = [model(batch) for batch in Loader(data, batch_size, shuffle=False, seed=0)]
+    return torch.cat(logits).float().cpu().numpy()

@@ -1,12 +1,15 @@
 """Files of a run, written beside and renamed."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from recembed.errors import ConfigError
 
-__all__ = ["prepare_folder", "write_json", "write_text"]
+__all__ = ["prepare_folder", "write_json", "write_table", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -21,14 +24,12 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write {path} ({error.strerror or error}); free some space or choose another folder"
-        ) from None
+        raise _unwritable(path, error) from None
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON; see ``write_text``."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    write_text(path, json.dumps(_plain(value), indent=2) + "\n")
 
 
 def prepare_folder(folder: Path, *, may_exist: bool) -> None:
@@ -46,3 +47,49 @@ def prepare_folder(folder: Path, *, may_exist: bool) -> None:
     probe = folder / ".writable"
     write_text(probe, "")
     probe.unlink()
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it: NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def write_table(path: Path, frame: pl.DataFrame) -> None:
+    """Write ``frame`` as Parquet, beside and renamed.
+
+    Raises:
+        ConfigError: the place cannot be written to.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(beside)
+        beside.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path} ({error.strerror or error}); free some space or choose another folder")
+
+
+def flat_numbers(value: Any, prefix: str = "") -> dict[str, float]:
+    """Return the finite numbers of nested mappings, names joined by dots.
+
+    >>> flat_numbers({"test": {"auc": 0.7, "n": 3}, "stopped": "finished"})
+    {'test.auc': 0.7, 'test.n': 3.0}
+    """
+    found: dict[str, float] = {}
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, dict):
+            found |= flat_numbers(inner, f"{name}.")
+        elif isinstance(inner, (int, float)) and not isinstance(inner, bool) and math.isfinite(inner):
+            found[name] = float(inner)
+    return found

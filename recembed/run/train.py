@@ -1,30 +1,186 @@
-"""The main job: one config in, one run folder out.
+"""The main job: one config in, one run folder out."""
 
-A run folder holds ``config.yaml`` (effective), ``metrics.json``, ``report.parquet`` (features and splits),
-``predictions_<part>.parquet``, ``slices/`` and ``checkpoint/`` (weights, optimiser, fitted schema).
-"""
-
+import resource
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recembed.training import TrainResult
+from recembed.config import RunConfig
+from recembed.data import EncodedData, Loader, encode, encode_to, fit
+from recembed.data.report import report
+from recembed.models import CTRModel
+from recembed.run.build import build_model, embedding_of
+from recembed.run.data import RunData, open_data
+from recembed.run.evaluate import PartResult, evaluate_part, user_keys
+from recembed.run.files import prepare_folder, write_json, write_table, write_text
+from recembed.run.reports import golden_rows, log_reports, make_tracker
+from recembed.schema.fitted import FittedSchema
+from recembed.tables.collisions import collision_report
+from recembed.training import Checkpointer, Tracker, Trainer, TrainResult
 
-__all__ = ["RunResult", "make_tracker", "train"]
+__all__ = ["RunResult", "train"]
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished (or interrupted) run.
+    """A finished or interrupted run.
 
     Attributes:
         folder: Where it lies.
-        metrics: The content of ``metrics.json``.
-        training: What the trainer says: epochs, best step, why it stopped.
-        url: The line that opens the tracking page; empty without tracking.
+        metrics: The content of ``metrics.json``; empty after an interruption.
+        training: How the training went.
+        url: What opens the tracking page; empty without tracking.
+        warnings: What the user should know, one sentence each.
     """
 
     folder: Path
     metrics: dict[str, Any]
     training: TrainResult
     url: str
+    warnings: list[str]
+
+
+def train(
+    config: RunConfig,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    tracker: Tracker | None = None,
+) -> RunResult:
+    """Fit vocabularies, train, evaluate, and write everything to ``out``.
+
+    ``out`` will hold ``config.yaml`` (effective), ``metrics.json``, ``features.parquet`` and ``collisions.parquet``
+    (reports), ``slices/``, ``predictions_<part>.parquet`` and ``checkpoint/`` (weights, optimiser, mapping).
+
+    Args:
+        config: The whole run.
+        out: The run folder.
+        resume: Go on from the last checkpoint in ``out``, bit for bit.
+        overwrite: Replace a run that is there.
+        progress: Show a progress bar; None shows it on a terminal only.
+        tracker: Who is told; None takes the one that ``config.tracking`` names.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, TrainingError: see their messages; nothing that was there is lost.
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    prepare_folder(out, may_exist=resume or overwrite)
+    data = open_data(config)
+    config = data.config
+    checkpoints = out / "checkpoint"
+    fitted = _fitted(data, checkpoints, resume=resume)
+    model = build_model(fitted, config)
+    parts = _encode(data, fitted, model, config)
+    tracker = tracker or make_tracker(config.tracking)
+    tracker.start(config.name, config.to_dict(), {"recembed.run_folder": str(out.resolve())})
+    done = False
+    try:
+        write_text(out / "config.yaml", config.to_yaml())
+        _report(out, tracker, data, fitted, model, parts)
+        checkpointer = Checkpointer(checkpoints, fitted, config.to_dict())
+        trained = Trainer(model, config.training, tracker=tracker, progress=progress).fit(
+            _loader(parts["train"], config, training=True),
+            _loader(parts["valid"], config, training=False) if len(parts["valid"]) else None,
+            checkpoint=checkpointer,
+            resume=resume,
+        )
+        if trained.stopped == "interrupted":
+            return RunResult(out, {}, trained, tracker.url, trained.warnings)
+        results = _evaluate(model, data, parts, config)
+        metrics = _metrics(results, model, trained, time.perf_counter() - started)
+        metrics["run_id"] = tracker.run_id or uuid.uuid4().hex
+        write_json(out / "metrics.json", metrics)
+        _keep(out, results)
+        write_table(out / "golden.parquet", golden_rows(data, results))
+        log_reports(tracker, out, data, model, fitted, results, metrics)
+        done = True
+        return RunResult(out, metrics, trained, tracker.url, _warnings(trained, results))
+    finally:
+        tracker.end(ok=done)
+
+
+def _fitted(data: RunData, checkpoints: Path, *, resume: bool) -> FittedSchema:
+    if resume:
+        for place in ("last", "best"):
+            if (checkpoints / place / "fitted").is_dir():
+                return FittedSchema.load(checkpoints / place / "fitted")
+    return fit(data.splits.train, data.schema)
+
+
+def _encode(data: RunData, fitted: FittedSchema, model: CTRModel, config: RunConfig) -> dict[str, EncodedData]:
+    keys = embedding_of(model).key_features
+    cache = config.data.cache
+    if cache is None:
+        return {name: encode(frame, fitted, key_features=keys) for name, frame in data.splits.items()}
+    return {name: encode_to(frame, fitted, cache / name, key_features=keys) for name, frame in data.splits.items()}
+
+
+def _loader(data: EncodedData, config: RunConfig, *, training: bool) -> Loader:
+    settings = config.training
+    return Loader(
+        data,
+        settings.batch_size,
+        shuffle=training and settings.shuffle,
+        seed=settings.seed,
+        id_dropout=training,
+    )
+
+
+def _report(
+    out: Path, tracker: Tracker, data: RunData, fitted: FittedSchema, model: CTRModel, parts: dict[str, EncodedData]
+) -> None:
+    tracker.dataset(data.name, digest=fitted.version, rows=fitted.rows, source=data.origin)
+    tables = {
+        "features": report(fitted, parts),
+        "collisions": collision_report(embedding_of(model).tables, fitted.vocabularies),
+    }
+    for name, frame in tables.items():
+        write_table(out / f"{name}.parquet", frame)
+        tracker.table(name, frame)
+
+
+def _evaluate(
+    model: CTRModel, data: RunData, parts: dict[str, EncodedData], config: RunConfig
+) -> dict[str, PartResult]:
+    frames = dict(data.splits.items())
+    return {
+        name: evaluate_part(model, parts[name], config, groups=user_keys(frames[name], data.schema))
+        for name in ("valid", "test")
+        if len(parts[name])
+    }
+
+
+def _metrics(results: dict[str, PartResult], model: CTRModel, trained: TrainResult, seconds: float) -> dict[str, Any]:
+    store = embedding_of(model).store
+    rows = sum(table.num_embeddings * table.embedding_dim for table in store.tables.values())
+    return {
+        "valid": results["valid"].metrics if "valid" in results else None,
+        "test": results["test"].metrics if "test" in results else None,
+        "embedding_bytes": embedding_of(model).bytes,
+        "optimizer_bytes": store.optimizer_bytes,
+        "parameters": rows + sum(parameter.numel() for parameter in model.parameters()),
+        "samples_per_second": trained.samples_per_second,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "seconds": seconds,
+        "training_seconds": trained.seconds,
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "stopped": trained.stopped,
+    }
+
+
+def _keep(out: Path, results: dict[str, PartResult]) -> None:
+    for part, result in results.items():
+        write_table(out / f"predictions_{part}.parquet", result.predictions())
+        for name, frame in result.slices.items():
+            write_table(out / "slices" / f"{part}_{name}.parquet", frame)
+
+
+def _warnings(trained: TrainResult, results: dict[str, PartResult]) -> list[str]:
+    found = [f"{part}: {line}" for part, result in results.items() for line in result.metrics.get("warnings", [])]
+    return [*trained.warnings, *found]

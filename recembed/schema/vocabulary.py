@@ -147,4 +147,5 @@ class Vocabulary:
 
     def count_of(self, ids: np.ndarray) -> np.ndarray:
         """Return the training count of each of ``ids``, int64 of the same shape."""
-        return self.row_counts()[ids]
+        counts: np.ndarray = self.row_counts()[ids]
+        return counts

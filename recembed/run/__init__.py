@@ -1,0 +1,19 @@
+"""Whole runs: train from a config, read a run back, evaluate, predict, export."""
+
+from recembed.run.build import build_model
+from recembed.run.data import RunData, open_data
+from recembed.run.saved import SavedRun, evaluate_run, export_run, load_run, predict_run
+from recembed.run.train import RunResult, train
+
+__all__ = [
+    "RunData",
+    "RunResult",
+    "SavedRun",
+    "build_model",
+    "evaluate_run",
+    "export_run",
+    "load_run",
+    "open_data",
+    "predict_run",
+    "train",
+]
