@@ -90,7 +90,7 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, DataError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
+        cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         raise CheckpointError(

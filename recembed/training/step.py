@@ -89,7 +89,8 @@ class Stepper:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _clip(self, clip_norm: float, step: int) -> None:
-        norm = nn.utils.clip_grad_norm_(self._parameters, clip_norm, foreach=True)
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
         if self.device.type == "cpu" and not math.isfinite(norm.item()):
             named = ((n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None)
             name = next((n for n, gradient in named if not torch.isfinite(gradient).all()), "?")
@@ -97,6 +98,7 @@ class Stepper:
                 f"step {step + 1}: the gradient is not finite; its first parameter is {name!r}; lower "
                 "training.dense_optimizer.learning_rate, or look at the features whose numbers are very large"
             )
+        nn.utils.clip_grads_with_norm_(self._parameters, clip_norm, norm, foreach=True)
 
     def _set_learning_rates(self, factor: float) -> None:
         if factor == self._factor:
