@@ -4,6 +4,7 @@ from recembed.data.datasets import DATASETS, load_dataset
 from recembed.data.encode import encode, encode_to
 from recembed.data.encoded import EncodedData
 from recembed.data.fit import extend, fit
+from recembed.data.kept import fit_and_keep
 from recembed.data.leaks import leak_check
 from recembed.data.loader import Loader
 from recembed.data.report import describe, report
@@ -22,6 +23,7 @@ __all__ = [
     "encode_to",
     "extend",
     "fit",
+    "fit_and_keep",
     "leak_check",
     "load_dataset",
     "reading",

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,77 +13,66 @@ from recembed.data import columns
 from recembed.data.array_file import ArrayFile
 from recembed.data.encoded import EncodedData
 from recembed.data.fit import check_key_types
-from recembed.data.keys import to_keys
-from recembed.data.matrices import label_matrix, numeric_matrix
+from recembed.data.parsed import Parsed, parse
 from recembed.errors import DataError
 from recembed.schema.feature import Feature
 from recembed.schema.fitted import FittedSchema
 
-__all__ = ["encode", "encode_to"]
+__all__ = ["encode", "encode_parsed", "encode_to"]
 
 Arrays = dict[str, np.ndarray]
 
 
 class _Encoder:
-    """Encodes blocks of raw rows in order, and counts unseen ids."""
+    """Encodes parsed blocks in order, and counts unseen ids."""
 
-    def __init__(self, fitted: FittedSchema, key_features: frozenset[str], labels: bool, types: pl.Schema) -> None:
+    def __init__(self, fitted: FittedSchema, key_features: frozenset[str], labels: bool) -> None:
         self.fitted, self.key_features, self.labels = fitted, key_features, labels
-        self.key_types = check_key_types(fitted, types, labels=labels)
         _check_key_features(fitted, key_features)
-        self.unseen = {name: 0 for name in self.key_types if fitted.vocabulary_of(name) is not None}
-        self.totals = [0] * len(fitted.schema.jagged)
+        self.unseen = {name: 0 for name in fitted.key_types if fitted.vocabulary_of(name) is not None}
+        self.totals = dict.fromkeys((feature.name for feature in fitted.schema.jagged), 0)
 
-    def block(self, block: pl.DataFrame, pool: ThreadPoolExecutor) -> Arrays:
+    def blocks(self, parts: Iterable[Parsed], pool: ThreadPoolExecutor) -> Iterator[Arrays]:
+        """Encode all blocks; the first item holds no rows, only types and widths."""
+        yield self._nothing()
+        for parsed in parts:
+            yield self._block(parsed, pool)
+
+    def _block(self, parsed: Parsed, pool: ThreadPoolExecutor) -> Arrays:
         """Return the arrays of one block; offsets go on from the block before and leave out its first."""
-        schema = self.fitted.schema
+        schema, rows = self.fitted.schema, len(parsed.labels)
         ids = [f for f in schema.categorical if f.name not in self.key_features]
         keys = [f for f in schema.categorical if f.name in self.key_features]
         arrays: Arrays = {
-            "ids": np.empty((block.height, len(ids)), np.int32),
-            "keys": np.empty((block.height, len(keys)), np.int64),
-            "numeric": numeric_matrix(block, schema),
-            "labels": label_matrix(block, schema) if self.labels else np.empty((block.height, 0), np.float32),
+            "ids": np.empty((rows, len(ids)), np.int32),
+            "keys": np.empty((rows, len(keys)), np.int64),
+            "numeric": parsed.numeric,
+            "labels": parsed.labels,
         }
 
         def put(feature: Feature, matrix: np.ndarray, column: int) -> None:
-            matrix[:, column] = self._values(feature, columns.ids(block, feature))
+            matrix[:, column] = self._values(feature, parsed.keys[feature.name])
 
         tasks = [(feature, arrays["ids"], column) for column, feature in enumerate(ids)]
         tasks += [(feature, arrays["keys"], column) for column, feature in enumerate(keys)]
         for _ in pool.map(put, *zip(*tasks, strict=True)) if tasks else ():
             pass
         for place, feature in enumerate(schema.jagged):
-            arrays |= self._jagged(block, place, feature)
+            name = feature.name
+            arrays[f"jagged_{place}_values"] = self._values(feature, parsed.keys[name])
+            arrays[f"jagged_{place}_offsets"] = parsed.offsets[name][1:] + self.totals[name]
+            self.totals[name] += int(parsed.offsets[name][-1])
+            if name in parsed.weights:
+                arrays[f"jagged_{place}_weights"] = parsed.weights[name]
         return arrays
 
-    def _values(self, feature: Feature, ids: pl.Series) -> np.ndarray:
-        keys = to_keys(ids)
+    def _values(self, feature: Feature, keys: np.ndarray) -> np.ndarray:
         index = self.fitted.indices.get(feature.vocabulary_name)
         if index is None:
             return keys
         found, unseen = index.lookup(keys)
         self.unseen[feature.name] += len(unseen)
         return keys if feature.name in self.key_features else found
-
-    def _jagged(self, block: pl.DataFrame, place: int, feature: Feature) -> Arrays:
-        column = columns.jagged_ids(block, feature, self.key_types[feature.name])
-        arrays = {
-            f"jagged_{place}_values": self._values(feature, column.ids),
-            f"jagged_{place}_offsets": column.offsets[1:] + self.totals[place],
-        }
-        self.totals[place] += int(column.offsets[-1])
-        if column.weights is not None:
-            arrays[f"jagged_{place}_weights"] = column.weights
-        return arrays
-
-    def blocks(self, frame: pl.LazyFrame) -> Iterator[Arrays]:
-        """Encode the whole frame; the first item holds no rows, only types and widths."""
-        schema = self.fitted.schema
-        yield self._nothing()
-        with ThreadPoolExecutor() as pool:
-            for block in columns.blocks(frame, schema, labels=self.labels):
-                yield self.block(block, pool)
 
     def _nothing(self) -> Arrays:
         schema = self.fitted.schema
@@ -135,13 +124,31 @@ def encode(
         DataError: a column is missing or of another type than in training, a label is neither 0 nor 1, a number is
             infinite, or an id has no 64-bit key. Unseen ids are no error: they are counted.
     """
-    frame = frame.lazy()
-    encoder = _Encoder(fitted, key_features, labels, columns.types_of(frame))
-    parts: dict[str, list[np.ndarray]] = {}
-    for arrays in encoder.blocks(frame):
+    with ThreadPoolExecutor() as pool:
+        return encode_parsed(_parse(frame.lazy(), fitted, labels, pool), fitted, key_features, labels=labels, pool=pool)
+
+
+def _parse(frame: pl.LazyFrame, fitted: FittedSchema, labels: bool, pool: ThreadPoolExecutor) -> Iterator[Parsed]:
+    key_types = check_key_types(fitted, columns.types_of(frame), labels=labels)
+    for block in columns.blocks(frame, fitted.schema, labels=labels):
+        yield parse(block, fitted.schema, key_types, labels=labels, pool=pool)
+
+
+def encode_parsed(
+    parts: Iterable[Parsed],
+    fitted: FittedSchema,
+    key_features: frozenset[str],
+    *,
+    labels: bool,
+    pool: ThreadPoolExecutor,
+) -> EncodedData:
+    """Encode parsed blocks into memory."""
+    encoder = _Encoder(fitted, key_features, labels)
+    lists: dict[str, list[np.ndarray]] = {}
+    for arrays in encoder.blocks(parts, pool):
         for name, array in arrays.items():
-            parts.setdefault(name, []).append(array)
-    whole = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
+            lists.setdefault(name, []).append(array)
+    whole = {name: np.concatenate(lists.pop(name)) for name in list(lists)}
     return EncodedData.from_arrays(fitted, key_features, whole, encoder.unseen)
 
 
@@ -158,13 +165,15 @@ def encode_to(
     Raises:
         DataError: as ``encode``, or the folder cannot be written.
     """
-    folder, frame = Path(folder), frame.lazy()
-    encoder = _Encoder(fitted, key_features, labels, columns.types_of(frame))
+    folder = Path(folder)
+    encoder = _Encoder(fitted, key_features, labels)
     beside = folder.with_name(folder.name + ".tmp")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        shapes = _write_arrays(encoder.blocks(frame), beside)
+        with ThreadPoolExecutor() as pool:
+            parts = _parse(frame.lazy(), fitted, labels, pool)
+            shapes = _write_arrays(encoder.blocks(parts, pool), beside)
         fitted.save(beside / "fitted")
         manifest = {
             "version": fitted.version,

@@ -1,6 +1,5 @@
 """Training rows → ``FittedSchema``, in one streaming pass."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from recembed.schema.feature import Schema
 from recembed.schema.fitted import FittedSchema, KeyType
 from recembed.schema.vocabulary import Vocabulary
 
-__all__ = ["extend", "fit"]
+__all__ = ["Summary", "check_key_types", "extend", "fit", "fitted_from"]
 
 _MERGE_ROWS = 1 << 20
 
@@ -47,7 +46,7 @@ class Counts:
         return merged["value"], merged["count"].cast(pl.Int64).to_numpy(), missing
 
 
-class _Summary:
+class Summary:
     """Everything that one pass over the blocks collects."""
 
     def __init__(self, schema: Schema, key_types: dict[str, KeyType]) -> None:
@@ -58,8 +57,8 @@ class _Summary:
         self.positive = np.zeros(len(schema.labels), np.int64)
         self.rows = 0
 
-    def add(self, block: pl.DataFrame) -> None:
-        """Take in one block of raw rows."""
+    def add(self, block: pl.DataFrame, numeric: np.ndarray, labels: np.ndarray) -> None:
+        """Take in one block of raw rows, with its numbers and labels as matrices."""
         waiting: dict[str, list[pl.Series]] = {name: [] for name in self.counts}
         for name, kind in self.key_types.items():
             feature = self.schema[name]
@@ -74,9 +73,15 @@ class _Summary:
                 waiting[feature.vocabulary_name].append(values.alias("value"))
         for name, part in zip(waiting, _count(list(waiting.values())), strict=True):
             self.counts[name].add(part)
-        self.numbers.add(numeric_matrix(block, self.schema))
-        self.positive += label_matrix(block, self.schema).sum(0).astype(np.int64)
+        self.numbers.add(numeric)
+        self.positive += labels.sum(0).astype(np.int64)
         self.rows += block.height
+
+    def checked(self) -> "Summary":
+        """Return self, refused with ``DataError`` if there were no rows."""
+        if self.rows == 0:
+            raise DataError("the data has no rows, so there is nothing to fit; check the path and the filters")
+        return self
 
 
 def _owns(schema: Schema, name: str) -> bool:
@@ -103,24 +108,24 @@ def fit(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> FittedSchema:
     >>> fitted.num_embeddings("city"), fitted.vocabularies["city"].values.to_list(), fitted.label_rates
     (5, ['a', 'b'], {'click': 0.5})
     """
-    return _fit(_blocks(frame, schema), types_of(frame.lazy()), schema)
+    return fitted_from(_summarise(frame, schema))
 
 
-def _blocks(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> Iterator[pl.DataFrame]:
-    return blocks(frame.lazy(), schema, labels=True)
+def _summarise(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> Summary:
+    frame = frame.lazy()
+    summary = Summary(schema, id_types(types_of(frame), schema, labels=True))
+    for block in blocks(frame, schema, labels=True):
+        summary.add(block, numeric_matrix(block, schema), label_matrix(block, schema))
+    return summary.checked()
 
 
-def _summarise(parts: Iterator[pl.DataFrame], types: pl.Schema, schema: Schema) -> _Summary:
-    summary = _Summary(schema, id_types(types, schema, labels=True))
-    for block in parts:
-        summary.add(block)
-    if summary.rows == 0:
-        raise DataError("the data has no rows, so there is nothing to fit; check the path and the filters")
-    return summary
+def fitted_from(summary: Summary) -> FittedSchema:
+    """Build the mapping from everything that was counted.
 
-
-def _fit(parts: Iterator[pl.DataFrame], types: pl.Schema, schema: Schema) -> FittedSchema:
-    summary = _summarise(parts, types, schema)
+    Raises:
+        DataError: a label is the same in all rows, or two ids have one key.
+    """
+    schema = summary.schema
     for label, positive in zip(schema.labels, summary.positive.tolist(), strict=True):
         if positive in (0, summary.rows):
             raise DataError(
@@ -174,9 +179,8 @@ def extend(fitted: FittedSchema, frame: pl.LazyFrame | pl.DataFrame) -> FittedSc
         DataError: as ``fit``, or ids changed their type since the fit.
     """
     schema = fitted.schema
-    types = types_of(frame.lazy())
-    check_key_types(fitted, types)
-    summary = _summarise(_blocks(frame, schema), types, schema)
+    check_key_types(fitted, types_of(frame.lazy()))
+    summary = _summarise(frame, schema)
     grown = {}
     for name, counts in summary.counts.items():
         values, numbers, missing = counts.result()

@@ -1,0 +1,64 @@
+"""Fit and encode the same rows while reading them once."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
+
+from recembed.data.columns import blocks, id_types, types_of
+from recembed.data.encode import encode_parsed
+from recembed.data.encoded import EncodedData
+from recembed.data.fit import Summary, fitted_from
+from recembed.data.parsed import Parsed, parse
+from recembed.errors import DataError
+from recembed.schema.feature import Schema
+from recembed.schema.fitted import FittedSchema
+
+__all__ = ["KeptRows", "fit_and_keep"]
+
+
+class KeptRows:
+    """Training rows held as 64-bit keys until it is known which tables read ids and which read keys."""
+
+    def __init__(self, fitted: FittedSchema, parts: list[Parsed]) -> None:
+        self._fitted, self._parts = fitted, parts
+
+    def encode(self, key_features: frozenset[str] = frozenset()) -> EncodedData:
+        """Return what ``encode`` would; the kept rows are freed on the way, so this works once.
+
+        Raises:
+            DataError: the rows were encoded before.
+        """
+        if not self._parts:
+            raise DataError("these kept rows were encoded before and are freed; encode the frame with encode()")
+        with ThreadPoolExecutor() as pool:
+            return encode_parsed(self._drain(), self._fitted, key_features, labels=True, pool=pool)
+
+    def _drain(self) -> Iterator[Parsed]:
+        self._parts.reverse()
+        while self._parts:
+            yield self._parts.pop()
+
+
+def fit_and_keep(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> tuple[FittedSchema, KeptRows]:
+    """Fit ``schema`` as ``fit`` does and keep the rows for encoding: the file is read once in place of twice.
+
+    Memory: 8 bytes per id and 4 per number and label.
+
+    Raises:
+        DataError: as ``fit``.
+
+    >>> schema = Schema.parse({"features": [{"name": "city"}], "labels": [{"name": "click"}]})
+    >>> fitted, kept = fit_and_keep(pl.DataFrame({"city": ["a", "b", "a"], "click": [1, 0, 0]}), schema)
+    >>> kept.encode().ids.tolist()
+    [[3], [4], [3]]
+    """
+    frame = frame.lazy()
+    key_types = id_types(types_of(frame), schema, labels=True)
+    summary, parts = Summary(schema, key_types), []
+    with ThreadPoolExecutor() as pool:
+        for block in blocks(frame, schema, labels=True):
+            parts.append(parse(block, schema, key_types, labels=True, pool=pool))
+            summary.add(block, parts[-1].numeric, parts[-1].labels)
+    fitted = fitted_from(summary.checked())
+    return fitted, KeptRows(fitted, parts)
