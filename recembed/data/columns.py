@@ -38,7 +38,7 @@ def types_of(frame: pl.LazyFrame) -> pl.Schema:
     """
     try:
         return frame.collect_schema()
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(error) from error
 
 
@@ -132,7 +132,7 @@ def blocks(frame: pl.LazyFrame, schema: Schema, *, labels: bool) -> Iterator[pl.
     columns = list(dict.fromkeys(_columns(schema, labels)))
     try:
         yield from frame.select(columns).collect_batches(chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming")
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(error) from error
 
 

@@ -6,6 +6,8 @@ import polars as pl
 import pytest
 
 from recembed.data.columns import blocks, id_types, jagged_ids, types_of
+from recembed.data.encode import encode_to
+from recembed.data.fit import fit
 from recembed.errors import DataError
 from recembed.schema.feature import Feature, Schema
 
@@ -68,3 +70,14 @@ def test_a_file_that_breaks_off_while_it_is_read(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, pl.exceptions.PolarsError)
     with pytest.raises(DataError, match=r"cannot read the data: "):
         types_of(pl.scan_parquet(tmp_path / "rows.csv"))
+
+
+def test_a_file_that_vanished_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    pl.DataFrame({"x": [1, 2]}).write_parquet(tmp_path / "rows.parquet")
+    frame = pl.scan_parquet(tmp_path / "rows.parquet")
+    schema = Schema(features=(Feature(name="x"),))
+    fitted = fit(frame, schema)
+    (tmp_path / "rows.parquet").unlink()
+    with pytest.raises(DataError, match=r"cannot read the data: .*rows\.parquet"):
+        encode_to(frame, fitted, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
