@@ -1,0 +1,50 @@
+"""Each example runs from the command line and reports what it should."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script: str, *options: str) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error::UserWarning", str(EXAMPLES / script), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found, f"no {pattern!r} in {text!r}"
+    return float(found[1])
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_is_short_and_tested(script: Path) -> None:
+    assert len(script.read_text().splitlines()) <= 100
+    assert f'run("{script.name}"' in Path(__file__).read_text(), f"write a test that runs {script.name}"
+
+
+def test_own_module_learns() -> None:
+    assert number(r"test AUC (\S+),", run("own_module.py")) > 0.68
+
+
+def test_torchrec_model_sees_the_same_vectors() -> None:
+    pytest.importorskip("torchrec")
+    printed = run("torchrec_model.py")
+    assert "same vectors: True" in printed
+    assert number(r"recembed (\S+),", printed) > 0.7
+    assert number(r"TorchRec (\S+)", printed) > 0.7
+
+
+def test_train_and_export_serves_what_was_trained(real_data: Path, tmp_path: Path) -> None:
+    printed = run("train_and_export.py", str(tmp_path))
+    assert number(r"test AUC (\S+) over", printed) > 0.6
+    assert "exported 1616 vectors" in printed
+    assert (tmp_path / "bundle" / "manifest.json").is_file()
