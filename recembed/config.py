@@ -32,6 +32,8 @@ class DataConfig(_Section):
         has_header: Whether the first line of a text file names the columns.
         columns: Column names of a text file without a header.
         separator: What separates the cells of a text file.
+        encoding: ``utf8-lossy`` puts U+FFFD in place of bytes of a text file that are not UTF-8.
+        dtypes: Types of text columns that content does not tell (``string`` keeps leading zeros of ids).
         use: Features to keep, if not all of the schema's.
         cache: Folder for the encoded rows, which are then mapped from disk instead of held in memory.
     """
@@ -42,6 +44,8 @@ class DataConfig(_Section):
     has_header: bool = True
     columns: tuple[str, ...] | None = None
     separator: str | None = None
+    encoding: Literal["utf8", "utf8-lossy"] = "utf8"
+    dtypes: dict[str, Literal["int", "float", "string"]] = {}
     use: tuple[str, ...] | None = None
     cache: Path | None = None
 

@@ -1,16 +1,19 @@
 """Config → the rows of a run: opened, checked, split."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import polars as pl
 
 from recembed.config import RunConfig
-from recembed.data import SplitConfig, Splits, check_columns, load_dataset, scan, split_frame
+from recembed.data import SplitConfig, Splits, check_columns, load_dataset, reading, scan, split_frame
 from recembed.errors import ConfigError
 from recembed.run.build import select_features
 from recembed.schema.feature import Schema
+from recembed.schema.fitted import KeyType
 
-__all__ = ["RunData", "open_data", "open_rows"]
+__all__ = ["RunData", "open_data", "open_rows", "reading_rows"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,16 @@ def open_data(config: RunConfig) -> RunData:
     return RunData(effective, schema, split_frame(frame, split, schema), name, origin)
 
 
-def open_rows(config: RunConfig, path: str | tuple[str, ...]) -> pl.LazyFrame:
-    """Open files in the way ``config.data`` says."""
+def open_rows(
+    config: RunConfig, path: str | tuple[str, ...], key_types: Mapping[str, KeyType] | None = None
+) -> pl.LazyFrame:
+    """Open files in the way ``config.data`` says.
+
+    Args:
+        config: The run.
+        path: A file, a folder, a glob, or several of them.
+        key_types: Types of id columns that are known from training; text files are read with them.
+    """
     data = config.data
     return scan(
         path if isinstance(path, str) else list(path),
@@ -68,4 +79,14 @@ def open_rows(config: RunConfig, path: str | tuple[str, ...]) -> pl.LazyFrame:
         has_header=data.has_header,
         columns=data.columns,
         separator=data.separator,
+        encoding=data.encoding,
+        dtypes={**(key_types or {}), **data.dtypes},
     )
+
+
+def reading_rows(config: RunConfig) -> AbstractContextManager[None]:
+    """Return the block in which the run's rows are read: a fault of a file is told with its name, line and fix."""
+    path = config.data.path
+    if path is None:
+        return nullcontext()
+    return reading(path if isinstance(path, str) else list(path), separator=config.data.separator)

@@ -61,15 +61,21 @@ def _plain(value: Any) -> Any:
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
-    """Write ``frame`` as Parquet, beside and renamed.
+    """Write ``frame`` as Parquet, or as CSV where ``path`` ends so, beside and renamed.
 
     Raises:
-        ConfigError: the place cannot be written to.
+        ConfigError: the place cannot be written to, or CSV cannot hold a column.
     """
+    nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
+    if path.suffix == ".csv" and nested:
+        raise ConfigError(f"{path}: CSV cannot hold the lists of column {nested[0]!r}; name a .parquet file")
     beside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(beside)
+        if path.suffix == ".csv":
+            frame.write_csv(beside)
+        else:
+            frame.write_parquet(beside)
         beside.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from None

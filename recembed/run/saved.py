@@ -1,10 +1,13 @@
 """A run folder → its model again: evaluated on other rows, asked for predictions, exported."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recembed.config import RunConfig, load_config
@@ -14,8 +17,8 @@ from recembed.evaluation import compare, sigmoid
 from recembed.export import Manifest, export_bundle
 from recembed.models import CTRModel
 from recembed.run.build import build_model, embedding_of
-from recembed.run.data import open_data, open_rows
-from recembed.run.evaluate import evaluate_part, score_rows, user_keys
+from recembed.run.data import open_data, open_rows, reading_rows
+from recembed.run.evaluate import PartResult, evaluate_part, score_rows, user_keys
 from recembed.run.files import write_table
 from recembed.schema.fitted import FittedSchema
 from recembed.training import find_checkpoint, load_checkpoint, read_manifest
@@ -61,11 +64,16 @@ def load_run(folder: Path | str) -> SavedRun:
     return SavedRun(folder, config, fitted, model.eval())
 
 
-def _rows(run: SavedRun, data: str | None) -> pl.LazyFrame:
-    """Return the rows in files, read as the run reads its own, or the run's test rows."""
+@contextmanager
+def _rows(run: SavedRun, data: str | None) -> Iterator[pl.LazyFrame]:
+    """Give the rows in files, read as the run reads its own, or the run's test rows; faults are told with the file."""
     if data is None:
-        return open_data(run.config).splits.test
-    return open_rows(run.config, data) if run.config.data.path is not None else scan(data)
+        with reading_rows(run.config):
+            yield open_data(run.config).splits.test
+        return
+    types = {feature.source: run.fitted.key_types[feature.name] for feature in run.fitted.schema.categorical}
+    with reading(data):
+        yield open_rows(run.config, data, types) if run.config.data.path is not None else scan(data, dtypes=types)
 
 
 def evaluate_run(folder: Path | str, *, data: str | None = None, against: Path | str | None = None) -> dict[str, Any]:
@@ -79,17 +87,19 @@ def evaluate_run(folder: Path | str, *, data: str | None = None, against: Path |
         ConfigError: a run is not there. DataError: the rows do not fit it.
     """
     run = load_run(folder)
-    frame = _rows(run, data)
-    groups = user_keys(frame, run.fitted.schema)
-    rows = encode(frame, run.fitted, key_features=embedding_of(run.model).key_features)
-    result = evaluate_part(run.model, rows, run.config, groups=groups)
-    found: dict[str, Any] = {"metrics": result.metrics, "slices": result.slices}
-    if against is not None:
-        other = load_run(against)
-        other_rows = encode(frame, other.fitted, key_features=embedding_of(other.model).key_features)
-        other_result = evaluate_part(other.model, other_rows, other.config, groups=groups)
-        found["comparison"] = compare(result.labels, result.logits, other_result.logits, groups=groups)
+    with _rows(run, data) as frame:
+        groups = user_keys(frame, run.fitted.schema)
+        result = _evaluate(run, frame, groups)
+        found: dict[str, Any] = {"metrics": result.metrics, "slices": result.slices}
+        if against is not None:
+            other = _evaluate(load_run(against), frame, groups)
+            found["comparison"] = compare(result.labels, result.logits, other.logits, groups=groups)
     return found
+
+
+def _evaluate(run: SavedRun, frame: pl.LazyFrame, groups: np.ndarray | None) -> PartResult:
+    rows = encode(frame, run.fitted, key_features=embedding_of(run.model).key_features)
+    return evaluate_part(run.model, rows, run.config, groups=groups)
 
 
 def predict_run(folder: Path | str, data: str, out: Path | str) -> dict[str, Any]:
@@ -107,13 +117,12 @@ def predict_run(folder: Path | str, data: str, out: Path | str) -> dict[str, Any
     if out.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"--out {out}: expected a file that ends in .parquet or .csv")
     run = load_run(folder)
-    frame = _rows(run, data)
-    rows = encode(frame, run.fitted, key_features=embedding_of(run.model).key_features, labels=False)
+    with _rows(run, data) as frame:
+        rows = encode(frame, run.fitted, key_features=embedding_of(run.model).key_features, labels=False)
+        raw = frame.collect()
     if len(rows) == 0:
         raise DataError(f"{data} has no rows to score")
     logits = score_rows(run.model, rows, run.config.training.batch_size)
-    with reading(data):
-        raw = frame.collect()
     scored = raw.with_columns(logit=pl.Series(logits), probability=pl.Series(sigmoid(logits)).cast(pl.Float32))
     write_table(out, scored)
     return {"rows": len(rows), "out": str(out), "unseen": dict(rows.unseen)}

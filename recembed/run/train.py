@@ -12,7 +12,7 @@ from recembed.data import EncodedData, Loader, encode, encode_to, fit
 from recembed.data.report import report
 from recembed.models import CTRModel
 from recembed.run.build import build_model, embedding_of
-from recembed.run.data import RunData, open_data
+from recembed.run.data import RunData, open_data, reading_rows
 from recembed.run.evaluate import PartResult, evaluate_part, user_keys
 from recembed.run.files import prepare_folder, write_json, write_table, write_text
 from recembed.run.reports import golden_rows, log_reports, make_tracker
@@ -70,12 +70,13 @@ def train(
     started = time.perf_counter()
     out = Path(out)
     prepare_folder(out, may_exist=resume or overwrite)
-    data = open_data(config)
-    config = data.config
     checkpoints = out / "checkpoint"
-    fitted = _fitted(data, checkpoints, resume=resume)
-    model = build_model(fitted, config)
-    parts = _encode(data, fitted, model, config)
+    with reading_rows(config):
+        data = open_data(config)
+        config = data.config
+        fitted = _fitted(data, checkpoints, resume=resume)
+        model = build_model(fitted, config)
+        parts = _encode(data, fitted, model, config)
     tracker = tracker or make_tracker(config.tracking)
     tracker.start(config.name, config.to_dict(), {"recembed.run_folder": str(out.resolve())})
     done = False

@@ -128,7 +128,7 @@ def test_adam_is_torch_adam_where_every_row_is_met_each_step() -> None:
 def test_auto_takes_plain_torch_for_a_rule_fbgemm_lacks() -> None:
     assert isinstance(make_row_store("auto", TABLES, optimizer=Adam()), PlainStore)
     assert not isinstance(make_row_store("auto", TABLES, optimizer=RowWiseAdagrad()), PlainStore)
-    with pytest.raises(ConfigError, match="'adam': FBGEMM offers 'sgd', 'adagrad', 'row_wise_adagrad'.*'torch'"):
+    with pytest.raises(ConfigError, match=r"'adam': FBGEMM offers 'sgd', 'adagrad', 'row_wise_adagrad'.*'torch'"):
         make_row_store("torchrec", TABLES, optimizer=Adam())
 
 

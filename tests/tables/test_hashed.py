@@ -116,7 +116,7 @@ def test_damage_counts_the_traffic_under_a_heavier_id() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match="probes = 3 does not divide embedding_dim = 8"):
         HashedConfig(num_embeddings=100, probes=3).build(specs(1000), seed=0)
-    with pytest.raises(ConfigError, match="3 rows, of which 4 are reserved .* at least 5 rows"):
+    with pytest.raises(ConfigError, match=r"3 rows, of which 4 are reserved .* at least 5 rows"):
         MultiplexedConfig(num_embeddings=3, probes=2).build(specs(1000, 1000), seed=0)
     with pytest.raises(ConfigError, match="feature 'f0' has no vocabulary, and table 'hashed' needs its size"):
         HashedConfig().build([TableSpec("f0", None, 8)], seed=0)
