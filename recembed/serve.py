@@ -122,7 +122,7 @@ class Server:
         row = self._row(raw_id)
         scores = self.vectors @ self.vectors[row]  # [N]
         if metric == "cosine":
-            scores /= self._lengths * self._lengths[row]
+            scores = scores / self._lengths / self._lengths[row]  # one by one: lengths of 0 stand as the least number
         best = np.argsort(-scores, kind="stable") if k + 1 >= len(scores) else _best(scores, k + 1)
         best = best if include_self else best[best != row]
         return pl.DataFrame({"id": self.ids.gather(best[:k]), "score": scores[best[:k]]})

@@ -1,7 +1,5 @@
 """``export_bundle``: a trained model → one folder that serves exactly what was trained, or an error."""
 
-import hashlib
-import json
 import platform
 import shutil
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ from recembed.embedding import FeatureEmbedding
 from recembed.errors import ExportError
 from recembed.export.graph import ServingGraph, embedding_of, trace
 from recembed.export.inputs import describe_inputs, raw_columns
-from recembed.export.manifest import MANIFEST_FILE, Manifest, Metric, record_files
+from recembed.export.manifest import MANIFEST_FILE, Manifest, Metric, record_files, space_id
 from recembed.export.ranker import GRAPH_FILE, SCHEMA_FOLDER, Ranker
 from recembed.export.vectors import VectorsRecord, vocabulary_to_export, write_id_map, write_vectors
 from recembed.export.verify import (
@@ -173,9 +171,8 @@ def _prove(
     check_vectors(folder, embedding, fitted, feature)
     golden = pl.read_parquet(folder / GOLDEN_FILE)
     difference = check_scores(Ranker(folder, FittedSchema.load(folder / SCHEMA_FOLDER)), golden)
-    words = [str(run.get("run_id", "")), feature, fitted.version, vectors.digest]
     manifest = Manifest(
-        space_id=hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16],
+        space_id=space_id(str(run.get("run_id", "")), feature, fitted.version, vectors.digest),
         feature=feature,
         metric=metric,
         dimension=vectors.dimension,

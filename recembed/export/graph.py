@@ -128,7 +128,11 @@ def _copy_with_plain_rows(model: nn.Module, trained: RowStore) -> nn.Module:
     plain = PlainStore(list(trained.tables.values()), optimizer=None, seed=trained.seed)
     for width in plain.stack_rows:
         plain.stack(width).copy_(trained.stack(width))
-    copied: nn.Module = copy.deepcopy(model, {id(trained): plain})
+    copied: nn.Module = copy.deepcopy(model, {id(trained): plain}).requires_grad_(False)
+    for module in copied.modules():
+        for name, values in module.named_buffers(recurse=False):
+            if values.untyped_storage().nbytes() != values.nbytes:  # a slice: the file would hold the whole
+                setattr(module, name, values.clone())
     return copied
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recembed.errors import ExportError
 
-__all__ = ["FORMAT", "MANIFEST_FILE", "FileRecord", "Manifest", "Metric", "record_files"]
+__all__ = ["FORMAT", "MANIFEST_FILE", "FileRecord", "Manifest", "Metric", "record_files", "space_id"]
 
 FORMAT = "recembed bundle 1"
 MANIFEST_FILE = "manifest.json"
@@ -125,6 +125,21 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 def _with_checksum(raw: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(raw, indent=1).encode()).hexdigest()
     return json.dumps({**raw, "sha256": digest}, indent=1)
+
+
+def space_id(run_id: str, feature: str, mapping_version: str, digest: str) -> str:
+    """Return the name of a vector space; it changes with the run, the feature, the mapping and the weights.
+
+    Args:
+        run_id: Of the run.
+        feature: Whose vectors.
+        mapping_version: Of the fitted schema.
+        digest: Of the vectors' numbers.
+
+    >>> space_id("run 1", "item", "v", "d"), space_id("run 2", "item", "v", "d")
+    ('f039dc5c1e4ebc27', '6ea31a77ec11c81a')
+    """
+    return hashlib.sha256(json.dumps([run_id, feature, mapping_version, digest]).encode()).hexdigest()[:16]
 
 
 def record_files(folder: Path) -> dict[str, FileRecord]:
