@@ -35,6 +35,10 @@ def row_states(model: nn.Module) -> dict[str, Tensor]:
     return states
 
 
+def _named_row_states(model: nn.Module) -> dict[str, Tensor]:
+    return {f"rows/{name}": values for name, values in row_states(model).items()}
+
+
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the live dense parameters, buffers and rows of ``model``, by their names in ``model.state_dict()``."""
     states = row_states(model)
@@ -59,7 +63,8 @@ def save_checkpoint(
         model: Whose weights.
         fitted: The mapping the rows belong to.
         config: The effective config of the run, plain values.
-        training: States of the optimisers and random generators, by name; None writes weights only.
+        training: What else training needs to go on, by name; written beside the row optimiser states. None writes
+            weights only.
         step: Optimiser steps so far.
         epoch: Epochs so far.
         progress: Anything JSON can hold.
@@ -74,7 +79,7 @@ def save_checkpoint(
         files[_CONFIG] = file_digest(beside / _CONFIG)
         files[_WEIGHTS] = write_tensors(beside / _WEIGHTS, weights(model))
         if training is not None:
-            files[_TRAINING] = write_tensors(beside / _TRAINING, training)
+            files[_TRAINING] = write_tensors(beside / _TRAINING, {**_named_row_states(model), **training})
         Manifest(
             step=step,
             epoch=epoch,
@@ -183,7 +188,7 @@ def load_training(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     path = find_checkpoint(folder) / _TRAINING
     if not path.is_file():
         raise CheckpointError(f"{folder} holds weights only, training cannot go on from it; use the 'last' checkpoint")
-    live = {f"rows/{name}": values for name, values in row_states(model).items()}
+    live = _named_row_states(model)
     shapes = tensor_shapes(path)
     saved = {name: shape for name, shape in shapes.items() if name.startswith("rows/")}
     if saved != {name: tuple(values.shape) for name, values in live.items()}:

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ class Changed:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Batch]:
         for step, batch in enumerate(self.loader):
             yield self.change(batch) if step == self.step else batch
 
