@@ -97,8 +97,8 @@ class Trainer:
             valid: Validation batches; None trains to the end and keeps the last weights.
             objective: ``(model, batch) -> loss``; under bf16 it runs in autocast.
             checkpoint: Where the last and the best checkpoint go.
-            resume: Go on from the last checkpoint where there is one; the result is bit for bit (on CPU) that of a
-                run that was never cut.
+            resume: Go on from the last checkpoint where there is one; the result is bit for bit that of a run
+                that was never cut (on CPU, with as many threads).
 
         Raises:
             TrainingError: a loss is not finite; names the step and where it began.
