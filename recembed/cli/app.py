@@ -1,0 +1,173 @@
+"""The commands, one function each: arguments in, an answer out; heavy imports wait for the command that needs them."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recembed.cli.answer import Answer
+from recembed.cli.command import BAD_INPUT, INTERRUPTED, DebugFlag, JsonFlag, Mode, command
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="recembed",
+    help="Feature embeddings for recommender systems: compact tables, trained, exported, proved.",
+    epilog="--json and --debug stand before or after the command. Exit codes: 0 fine, 1 a bug, 2 bad input, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Run = Annotated[Path, typer.Argument(help="Folder of a run, as 'train' made it.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"recembed {metadata.version('recembed')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def shared(
+    context: typer.Context,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Keep the flags that stand before the command."""
+    context.obj = Mode(json, debug)
+
+
+@app.command()
+@command
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of the whole run; configs/ holds some.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one setting; may stand several times.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/<name of the config>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
+) -> Answer:
+    """Train a model, evaluate it, and keep it as a run."""
+    from recembed.cli.tables import run_tables
+    from recembed.config import load_config
+    from recembed.run import train as train_run
+
+    settings = load_config(config, overrides or [])
+    folder = out or Path("runs") / config.stem
+    resume_line = " ".join(["recembed train", str(config), *(f"--set '{o}'" for o in overrides or []), f"--out {folder} --resume"])
+    try:
+        result = train_run(settings, folder, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; where a checkpoint was written, go on with: {resume_line}") from None
+    document = {"run": folder, **result.metrics, "tracking": result.url}
+    if result.training.stopped == "interrupted":
+        return Answer(document, [], INTERRUPTED, f"interrupted, and saved; go on with: {resume_line}")
+    lines = [f"run      {folder}", *([f"tracking {result.url}"] if result.url else [])]
+    return Answer(document, [*run_tables(result.metrics), *lines])
+
+
+@app.command()
+@command
+def evaluate(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="Other rows: a file, a folder or a glob; by default the run's test rows.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another run, for a paired test on the same rows.")] = None,
+) -> Answer:
+    """Measure a run on its test rows or on other rows, or test it against another run."""
+    from recembed.cli.tables import evaluation_tables
+    from recembed.run import evaluate_run
+
+    document = evaluate_run(run, data=data, against=against)
+    return Answer(document, evaluation_tables(document))
+
+
+@app.command()
+@command
+def predict(
+    run: Run,
+    data: Annotated[str, typer.Argument(help="Rows to score: a file, a folder or a glob.")],
+    out: Annotated[Path, typer.Option(help="Where to write the scores; .parquet or .csv.")],
+) -> Answer:
+    """Score rows with a run; unseen ids work, and are counted."""
+    from recembed.run import predict_run
+
+    document = predict_run(run, data, out)
+    unseen = [f"unseen ids of {name}: {count:,}" for name, count in document.get("unseen", {}).items() if count]
+    return Answer({"out": out, **document}, [f"{document['rows']:,} rows scored in {out}", *unseen])
+
+
+@app.command()
+@command
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    feature: Annotated[str | None, typer.Option(help="Whose vectors to export; by default those of the item's id.")] = None,
+    faiss: Annotated[bool, typer.Option("--faiss", help="Add a FAISS index.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is in --out.")] = False,
+) -> Answer:
+    """Write vectors, id map and model as one bundle, and prove it equal to the run."""
+    from recembed.cli.tables import manifest_table
+    from recembed.run import export_run
+
+    manifest = export_run(run, out, feature=feature, faiss=faiss, overwrite=overwrite)
+    return Answer({"bundle": out, "manifest": manifest}, [manifest_table(manifest), f"bundle   {out}"])
+
+
+@app.command()
+@command
+def infer(
+    path: Annotated[str, typer.Argument(help="A file, a folder or a glob.")],
+    label: Annotated[str | None, typer.Option(help="The target column, where its name does not tell.")] = None,
+) -> Answer:
+    """Propose a schema for files, as YAML to be read and mended."""
+    from recembed.data.sources import reading, scan
+    from recembed.schema.infer import infer_schema
+
+    with reading(path):
+        schema = infer_schema(scan(path), label=label)
+    return Answer(schema.model_dump(mode="json", exclude_defaults=True), [schema.to_yaml().rstrip()])
+
+
+@app.command()
+@command
+def datasets() -> Answer:
+    """List the data sets that are known by name, and where they were found."""
+    from recembed.cli.known import known_datasets
+    from recembed.cli.tables import datasets_table
+
+    known = known_datasets()
+    return Answer(known, [datasets_table(known)])
+
+
+@app.command()
+@command
+def doctor() -> Answer:
+    """Show what is installed, whether it fits together, and how to mend what does not."""
+    from recembed.cli.tables import checks_table
+    from recembed.doctor import diagnose
+
+    checks = diagnose()
+    failed = any(check.status == "fail" for check in checks)
+    return Answer(checks, [checks_table(checks)], BAD_INPUT if failed else 0)
+
+
+@app.command()
+@command
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the runs, the chart and the bundle.")] = Path("quickstart"),
+) -> Answer:
+    """Train three ways to embed MovieLens-100K, compare them, and export the smallest."""
+    from recembed.cli.tables import quickstart_tables
+    from recembed.quickstart import run_quickstart
+
+    result = run_quickstart(out, say=lambda line: typer.echo(line, err=True))
+    return Answer(result, quickstart_tables(result))
