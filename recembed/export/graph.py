@@ -90,8 +90,8 @@ class _Lookup(nn.Module):
         super().__init__()
         self.oov_buckets = vocabulary.oov_buckets
         sorted_keys, sorted_ids = vocabulary.tensors()
-        self.register_buffer("sorted_keys", sorted_keys)
-        self.register_buffer("sorted_ids", sorted_ids)
+        self.register_buffer("sorted_keys", sorted_keys.clone())  # the vocabulary keeps its own
+        self.register_buffer("sorted_ids", sorted_ids.clone())
 
     def forward(self, keys: Tensor) -> Tensor:
         return lookup_ids(keys, self.get_buffer("sorted_keys"), self.get_buffer("sorted_ids"), self.oov_buckets)

@@ -32,16 +32,22 @@ def strange_rows() -> pl.DataFrame:
         [
             shop.rows().head(1).with_columns(user_id=pl.lit("never seen"), item=pl.lit(-77, pl.Int64)),
             shop.rows().head(1).with_columns(user_id=pl.lit(None, pl.String), age=pl.lit(None, pl.Float64)),
-            shop.rows().head(1).with_columns(history=pl.lit([], pl.List(pl.Int64))),
+            empty_rows().head(1),
         ]
     )
+
+
+def empty_rows() -> pl.DataFrame:
+    """Two rows without any id in their bags and sequences."""
+    no_ids, no_tags, no_numbers = (pl.lit([], pl.List(kind)) for kind in (pl.Int64, pl.String, pl.Float64))
+    return shop.rows().head(2).with_columns(history=no_ids, tags=no_tags, tag_weights=no_numbers)
 
 
 @pytest.mark.parametrize("table", shop.TABLES)
 def test_exported_equals_trained_for_any_number_of_rows(table: str) -> None:
     model = shop.trained(table).eval()
     program = trace(ServingGraph(model, shop.fitted()), shop.SCHEMA).module()
-    for rows in (shop.rows(), shop.rows().slice(250, 1), shop.rows().slice(251, 2), strange_rows()):
+    for rows in (shop.rows(), shop.rows().slice(250, 1), empty_rows(), strange_rows()):
         expected = trained_logits(model, shop.fitted(), rows)
         served = program(*inputs(rows))
         np.testing.assert_allclose(served["logit"].numpy(), expected, rtol=0, atol=1e-5)
@@ -116,10 +122,12 @@ def test_the_trained_model_is_left_as_it_is() -> None:
     model = shop.trained("full")
     store, training = model.embedding.store, model.training
     before = {name: values.clone() for name, values in model.state_dict().items()}
+    keys = shop.fitted().vocabularies["item"].tensors()[0].clone()
     graph = ServingGraph(model, shop.fitted())
     with torch.no_grad():
         for values in (*graph.parameters(), *graph.buffers()):
             values.zero_()
+    assert torch.equal(shop.fitted().vocabularies["item"].tensors()[0], keys)
     assert model.embedding.store is store
     assert model.training == training
     for name, values in model.state_dict().items():
@@ -140,11 +148,25 @@ def test_a_model_without_an_embedding_is_refused() -> None:
         ServingGraph(nn.Linear(1, 1), shop.fitted())
 
 
-class Branching(nn.Module):
+class OwnModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embedding = shop.trained("full").embedding
+        self.embedding = shop.trained("full", row_store="torch").embedding
 
+    def forward(self, batch: Batch) -> Tensor:
+        vectors = self.embedding(batch).concat()
+        return vectors.view(len(vectors), -1).sum(1)  # len() is a constant to the quick tracer
+
+
+def test_a_model_of_the_users_own_is_served_for_any_number_of_rows() -> None:
+    model = OwnModel().eval()
+    program = trace(ServingGraph(model, shop.fitted()), shop.SCHEMA).module()
+    for rows in (shop.rows(), shop.rows().head(1)):
+        served = program(*inputs(rows))["logit"].numpy()
+        np.testing.assert_allclose(served, trained_logits(model, shop.fitted(), rows), rtol=0, atol=1e-5)
+
+
+class Branching(OwnModel):
     def forward(self, batch: Batch) -> Tensor:
         vectors = self.embedding(batch).concat()
         return vectors.sum(1) if vectors.sum() > 0 else vectors.mean(1)
