@@ -50,7 +50,8 @@ def shared(
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file of the whole run; configs/ holds some.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one setting; may stand several times.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace one setting; may stand several times."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/<name of the config>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
@@ -63,7 +64,9 @@ def train(
 
     settings = load_config(config, overrides or [])
     folder = out or Path("runs") / config.stem
-    resume_line = " ".join(["recembed train", str(config), *(f"--set '{o}'" for o in overrides or []), f"--out {folder} --resume"])
+    resume_line = " ".join(
+        ["recembed train", str(config), *(f"--set '{o}'" for o in overrides or []), f"--out {folder} --resume"]
+    )
     try:
         result = train_run(settings, folder, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
@@ -79,7 +82,9 @@ def train(
 @command
 def evaluate(
     run: Run,
-    data: Annotated[str | None, typer.Option(help="Other rows: a file, a folder or a glob; by default the run's test rows.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Other rows: a file, a folder or a glob; by default the run's test rows.")
+    ] = None,
     against: Annotated[Path | None, typer.Option(help="Another run, for a paired test on the same rows.")] = None,
 ) -> Answer:
     """Measure a run on its test rows or on other rows, or test it against another run."""
@@ -110,7 +115,9 @@ def predict(
 def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
-    feature: Annotated[str | None, typer.Option(help="Whose vectors to export; by default those of the item's id.")] = None,
+    feature: Annotated[
+        str | None, typer.Option(help="Whose vectors to export; by default those of the item's id.")
+    ] = None,
     faiss: Annotated[bool, typer.Option("--faiss", help="Add a FAISS index.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is in --out.")] = False,
 ) -> Answer:
@@ -129,8 +136,8 @@ def infer(
     label: Annotated[str | None, typer.Option(help="The target column, where its name does not tell.")] = None,
 ) -> Answer:
     """Propose a schema for files, as YAML to be read and mended."""
-    from recembed.data.sources import reading, scan
     from recembed.schema.infer import infer_schema
+    from recembed.sources import reading, scan
 
     with reading(path):
         schema = infer_schema(scan(path), label=label)

@@ -1,6 +1,6 @@
 """What people see: rich tables of metrics, comparisons, manifests, data sets and checks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    import polars as pl
     from rich.console import RenderableType
 
     from recembed.cli.known import KnownDataset
@@ -96,7 +97,8 @@ def _unseen(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _comparison_table(comparison: "Comparison") -> Table:
-    table = _plain_table("metric", "this run", "the other", "difference", "95 % interval", "p")
+    numbers = ("this run", "the other", "difference", "95 % interval", "p")
+    table = _plain_table("metric", *numbers, numbers=numbers)
     for title, row in (("AUC", comparison.auc), ("log loss", comparison.log_loss)):
         interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
         table.add_row(title, f"{row.a:.4f}", f"{row.b:.4f}", f"{row.difference:+.4f}", interval, f"{row.p_value:.3g}")
@@ -104,12 +106,18 @@ def _comparison_table(comparison: "Comparison") -> Table:
     return table
 
 
-def _frame_table(title: str, frame: Any) -> Table:
-    table = _plain_table(*frame.columns)
+def _frame_table(title: str, frame: "pl.DataFrame") -> Table:
+    table = _plain_table(*frame.columns, numbers=[c for c in frame.columns if frame[c].dtype.is_numeric()])
     table.title = title.replace("_", " ")
     for row in frame.iter_rows():
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*map(_cell, row))
     return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
 
 
 def manifest_table(manifest: "Manifest") -> Table:
@@ -147,12 +155,15 @@ def checks_table(checks: Sequence["Check"]) -> Table:
 
 def quickstart_tables(result: "QuickstartResult") -> list["RenderableType"]:
     """Return the comparison, the neighbours and where all of it lies."""
-    table = _plain_table("table", "AUC", "95 % interval", "log loss", "embeddings", "samples/s")
+    numbers = ("AUC", "95 % interval", "log loss", "embeddings", "samples/s")
+    table = _plain_table("table", *numbers, numbers=numbers)
     for row in result.methods:
         interval = f"[{row.auc_low:.4f}, {row.auc_high:.4f}]"
         speed = f"{row.samples_per_second:,.0f}"
-        table.add_row(row.method, f"{row.auc:.4f}", interval, f"{row.logloss:.4f}", bytes_text(row.embedding_bytes), speed)
-    films = _plain_table(f"nearest to {result.film}", "score")
+        table.add_row(
+            row.method, f"{row.auc:.4f}", interval, f"{row.logloss:.4f}", bytes_text(row.embedding_bytes), speed
+        )
+    films = _plain_table(f"nearest to {result.film}", "score", numbers=["score"])
     for film in result.neighbours.iter_rows(named=True):
         films.add_row(film["title"], f"{film['score']:.3f}")
     lines = [f"chart    {result.chart}", f"bundle   {result.bundle}"]
@@ -161,8 +172,9 @@ def quickstart_tables(result: "QuickstartResult") -> list["RenderableType"]:
     return [table, films, *lines, f"{result.seconds:.0f} seconds in all"]
 
 
-def _plain_table(*columns: str) -> Table:
+def _plain_table(*columns: str, numbers: Collection[str] = ()) -> Table:
+    """Return a table without lines; the columns in ``numbers`` are set flush right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left", header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right" if len(columns) > 2 else "left")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
     return table

@@ -1,7 +1,7 @@
 """Train MovieLens-100K three ways, compare, export the smallest, and ask it for neighbours."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,7 +24,10 @@ METHODS = {
     "hashed": "{kind: hashed, ratio: 0.25, probes: 4}",
     "multiplexed": "{kind: multiplexed, ratio: 0.25, probes: 4, exact_below: 50}",
 }
-"""The methods compared, as values of ``embeddings.table``; all else is equal."""
+"""The methods compared, as values of ``embeddings.table``; all else is equal, the number of probes too.
+
+Measured on the validation rows: a hashed table with one probe loses 0.05 AUC more than with four.
+"""
 
 FILM = ("Star Wars", 1977)
 NEIGHBOURS = 5
@@ -68,18 +71,19 @@ class QuickstartResult:
     seconds: float
 
 
-def method_config(method: str) -> RunConfig:
-    """Return the run of one of ``METHODS``."""
+def method_config(method: str, *extra: str) -> RunConfig:
+    """Return the run of one of ``METHODS``; ``extra`` are overrides as after ``--set``."""
     with resources.as_file(resources.files("recembed.quickstart") / "quickstart.yaml") as path:
-        return load_config(path, [f"name=quickstart-{method}", f"embeddings.table={METHODS[method]}"])
+        return load_config(path, [f"name=quickstart-{method}", f"embeddings.table={METHODS[method]}", *extra])
 
 
-def run_quickstart(out: Path, say: Callable[[str], None] = print) -> QuickstartResult:
+def run_quickstart(out: Path, say: Callable[[str], None] = print, extra: Sequence[str] = ()) -> QuickstartResult:
     """Run all stages; what an earlier quickstart left in ``out`` is replaced.
 
     Args:
         out: Folder for the runs, ``metrics.json``, ``auc_by_bytes.png`` and ``bundle``.
         say: Takes one line at the start of each stage.
+        extra: Overrides of all three runs, as after ``--set``.
 
     Raises:
         RecembedError: the data cannot be had, or ``out`` cannot be written to.
@@ -88,9 +92,11 @@ def run_quickstart(out: Path, say: Callable[[str], None] = print) -> QuickstartR
     say("1/4 data: MovieLens-100K; like = rating of 4 or 5; split by time")
     items = load_dataset("ml100k").tables["items"].collect()
     results, last = [], None
+    chosen = list(METHODS)[-1]
     for number, method in enumerate(METHODS, start=1):
         say(f"2/4 train: DeepFM with the table {method!r} ({number} of {len(METHODS)})")
-        last = train(method_config(method), out / method, overwrite=True)
+        log_model = f"tracking.log_model={str(method == chosen).lower()}"
+        last = train(method_config(method, log_model, *extra), out / method, overwrite=True)
         results.append(_method_result(method, last))
     assert last is not None
     say("3/4 export: vectors, id map and model of the last run, proved equal to it")
@@ -100,9 +106,7 @@ def run_quickstart(out: Path, say: Callable[[str], None] = print) -> QuickstartR
     say("4/4 chart and numbers")
     chart = out / "auc_by_bytes.png"
     draw_chart(results, chart, "MovieLens-100K, split by time: DeepFM, three tables")
-    result = QuickstartResult(
-        tuple(results), film, neighbours, chart, bundle, last.url, time.perf_counter() - begin
-    )
+    result = QuickstartResult(tuple(results), film, neighbours, chart, bundle, last.url, time.perf_counter() - begin)
     write_json(out / "metrics.json", _document(result))
     return result
 
@@ -125,7 +129,12 @@ def _neighbours(bundle: Path, items: pl.DataFrame) -> tuple[str, pl.DataFrame]:
     if found.height != 1:
         raise DataError(f"film {film!r} stands {found.height} times in the items of ml100k; expected once")
     near = load(bundle).nearest(found["item_id"].item(), NEIGHBOURS).rename({"id": "item_id"})
-    joined = near.join(names.with_columns(pl.col("item_id").cast(near["item_id"].dtype)), on="item_id", how="left", maintain_order="left")
+    joined = near.join(
+        names.with_columns(pl.col("item_id").cast(near["item_id"].dtype)),
+        on="item_id",
+        how="left",
+        maintain_order="left",
+    )
     return film, joined.select("item_id", "title", "score")
 
 
