@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from recembed.data.sources import Format
 from recembed.data.split import SplitConfig
 from recembed.embedding import EmbeddingConfig
 from recembed.errors import ConfigError, did_you_mean
 from recembed.models import MODELS, ModelConfig
 from recembed.schema.feature import Schema, explain_validation
+from recembed.sources import Format
 from recembed.training import TrainingConfig
 
 __all__ = ["DataConfig", "EvaluationConfig", "RunConfig", "TrackingConfig", "load_config", "parse_model"]

@@ -45,7 +45,7 @@ class NumericSummary:
         self._count[place] += len(values)
         self._low[place] = min(self._low[place], values.min())
         self._high[place] = max(self._high[place], values.max())
-        for which, x in enumerate((values, np.log1p(np.maximum(values, 0)))):
+        for which, x in enumerate((values, np.sign(values) * np.log1p(np.abs(values)))):
             if np.isnan(self._shift[which, place]):
                 self._shift[which, place] = x.mean()
             x = x - self._shift[which, place]

@@ -34,8 +34,7 @@ class StandardizeConfig(NumericConfig):
 class LogConfig(NumericConfig):
     """Dense columns ``(l - mean of l) / (std of l)`` with ``l = sign(x) log(1 + |x|)``: for counts and prices.
 
-    Negatives keep their sign and order: -2 becomes -1.0986 before standardisation. The fitted mean and deviation count
-    them as 0, so a feature that is often negative is better off with ``standardize`` or a quantile encoder.
+    Negatives keep their sign and order: -2 becomes -1.0986 before standardisation.
 
     Attributes:
         clip: Largest distance from the mean in standard deviations.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recembed.config import RunConfig
-from recembed.data import EncodedData, Loader, encode, encode_to, fit
+from recembed.data import EncodedData, KeptRows, Loader, encode, encode_to, fit, fit_and_keep
 from recembed.data.report import report
 from recembed.models import CTRModel
 from recembed.run.build import build_model, embedding_of
@@ -74,9 +74,9 @@ def train(
     with reading_rows(config):
         data = open_data(config)
         config = data.config
-        fitted = _fitted(data, checkpoints, resume=resume)
+        fitted, kept = _fitted(data, checkpoints, resume=resume)
         model = build_model(fitted, config)
-        parts = _encode(data, fitted, model, config)
+        parts = _encode(data, fitted, kept, model)
     tracker = tracker or make_tracker(config.tracking)
     tracker.start(config.name, config.to_dict(), {"recembed.run_folder": str(out.resolve())})
     done = False
@@ -105,20 +105,29 @@ def train(
         tracker.end(ok=done)
 
 
-def _fitted(data: RunData, checkpoints: Path, *, resume: bool) -> FittedSchema:
+def _fitted(data: RunData, checkpoints: Path, *, resume: bool) -> tuple[FittedSchema, KeptRows | None]:
+    """Return the mapping and, where it was fitted in memory just now, the training rows that were read for it."""
     if resume:
         for place in ("last", "best"):
             if (checkpoints / place / "fitted").is_dir():
-                return FittedSchema.load(checkpoints / place / "fitted")
-    return fit(data.splits.train, data.schema)
+                return FittedSchema.load(checkpoints / place / "fitted"), None
+    if data.config.data.cache is not None:
+        return fit(data.splits.train, data.schema), None
+    return fit_and_keep(data.splits.train, data.schema)
 
 
-def _encode(data: RunData, fitted: FittedSchema, model: CTRModel, config: RunConfig) -> dict[str, EncodedData]:
+def _encode(data: RunData, fitted: FittedSchema, kept: KeptRows | None, model: CTRModel) -> dict[str, EncodedData]:
     keys = embedding_of(model).key_features
-    cache = config.data.cache
-    if cache is None:
-        return {name: encode(frame, fitted, key_features=keys) for name, frame in data.splits.items()}
-    return {name: encode_to(frame, fitted, cache / name, key_features=keys) for name, frame in data.splits.items()}
+    cache = data.config.data.cache
+    if cache is not None:
+        return {name: encode_to(frame, fitted, cache / name, key_features=keys) for name, frame in data.splits.items()}
+    frames = dict(data.splits.items())
+    train = kept.encode(keys) if kept else encode(frames["train"], fitted, key_features=keys)
+    return {
+        "train": train,
+        "valid": encode(frames["valid"], fitted, key_features=keys),
+        "test": encode(frames["test"], fitted, key_features=keys),
+    }
 
 
 def _loader(data: EncodedData, config: RunConfig, *, training: bool) -> Loader:

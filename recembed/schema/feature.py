@@ -4,11 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import polars as pl
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from recembed.errors import ConfigError, did_you_mean
+from recembed.sources import Source, reading, scan
 
 __all__ = ["Feature", "Label", "Schema", "explain_validation"]
 
@@ -121,10 +123,37 @@ class Schema(_Record):
             raise ConfigError(explain_validation(error, "schema", cls)) from None
 
     @classmethod
+    def infer(cls, source: Source | pl.LazyFrame | pl.DataFrame, *, label: str | None = None) -> "Schema":
+        """Propose a schema from a file, a folder, a glob or a frame; ``recembed.schema.infer`` states the rules.
+
+        Raises:
+            DataError: the file cannot be read, or holds nothing to learn from.
+
+        >>> Schema.infer(pl.DataFrame({"user_id": [1, 2], "price": [0.5, 1.5], "click": [0, 1]})).names
+        ('user_id', 'price')
+        """
+        from recembed.schema.infer import infer_schema  # it builds on this module
+
+        if isinstance(source, pl.LazyFrame | pl.DataFrame):
+            return infer_schema(source, label=label)
+        with reading(source):
+            return infer_schema(scan(source), label=label)
+
+    @classmethod
     def from_yaml(cls, text_or_path: str | Path) -> "Schema":
-        """Read a schema from YAML text or from a YAML file (given as ``Path``)."""
-        text = text_or_path.read_text() if isinstance(text_or_path, Path) else text_or_path
-        return cls.parse(yaml.safe_load(text))
+        """Read a schema from YAML text or from a YAML file (given as ``Path``).
+
+        Raises:
+            ConfigError: the file cannot be read, or it is no valid YAML or no valid schema.
+        """
+        try:
+            text = text_or_path.read_text() if isinstance(text_or_path, Path) else text_or_path
+            raw = yaml.safe_load(text)
+        except OSError as error:
+            raise ConfigError(f"schema {text_or_path} cannot be read: {error.strerror or error}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"schema is no valid YAML: {' '.join(str(error).split())}") from None
+        return cls.parse(raw)
 
     def to_yaml(self) -> str:
         """Return the schema as YAML, defaults left out."""

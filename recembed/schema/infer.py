@@ -47,7 +47,7 @@ def infer_schema(frame: pl.LazyFrame | pl.DataFrame, *, label: str | None = None
     """Propose a schema from the first ``max_rows`` rows of ``frame``, by the rules at the head of this file.
 
     Args:
-        frame: What ``recembed.data.sources.scan`` opened, or rows in memory.
+        frame: What ``recembed.sources.scan`` opened, or rows in memory.
         label: The target column, where its name does not tell.
         max_rows: Rows to look at.
 

@@ -15,7 +15,7 @@ class NumericStats:
 
     Attributes:
         mean, std: Of the values; ``std`` is of the population and 1 where all values are equal.
-        log_mean, log_std: The same of ``log1p(max(x, 0))``.
+        log_mean, log_std: The same of ``sign(x) log(1 + |x|)``.
         min, max: Extremes.
         missing_rate: Share of rows that are null or NaN.
         quantiles: At 257 evenly spaced levels from 0 to 1, rising; exact up to 262,144 rows, from a seeded sample above.

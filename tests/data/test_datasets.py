@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from recembed.data import download as download_module
+from recembed.data.check import check_columns
 from recembed.data.datasets import DATASETS, cache_folder, load_dataset
 from recembed.data.download import WHEEL_SHA256, Download, download, read_wheel
 from recembed.data.recipe import NextItem, Recipe, build_frame
-from recembed.data.sources import check_columns
 from recembed.data.split import split_frame
 from recembed.errors import ConfigError, DataError
 

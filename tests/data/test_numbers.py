@@ -46,4 +46,4 @@ def test_columns_without_spread_or_values_can_still_be_standardised() -> None:
     assert stats.mean[1] == 0
     assert stats.missing_rate.tolist() == [0, 1, 0]
     assert stats.quantiles[1].tolist() == [0] * 257
-    assert stats.log_mean[2] == pytest.approx(np.log(5) / 2)  # negative numbers count as 0 under the logarithm
+    assert stats.log_mean[2] == pytest.approx((np.log(5) - np.log(4)) / 2)  # of -3 and 4: negatives keep their sign

@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recembed.data.sources import check_columns, scan
+from recembed.data.check import check_columns
 from recembed.errors import DataError
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.infer import infer_schema
+from recembed.sources import scan
 
 ROWS = 400
 

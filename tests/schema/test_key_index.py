@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recembed.schema.key_index import KeyIndex
 from recembed.hashing import MISSING_KEY
+from recembed.schema.key_index import KeyIndex
 from recembed.schema.vocabulary import Vocabulary
 
 KEYS = st.integers(-(2**63) + 1, 2**63 - 1)

@@ -8,11 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recembed.data.check import check_columns
 from recembed.data.columns import blocks
-from recembed.data.faults import explain_read_error
-from recembed.data.sources import check_columns, find_files, reading, scan
 from recembed.errors import DataError
 from recembed.schema.feature import Schema
+from recembed.sources import find_files, reading, scan
+from recembed.sources.faults import explain_read_error
 
 ROWS = pl.DataFrame({"user": [1, 2, 3], "city": ["Ulm", "Bad, Tölz", None], "price": [0.5, None, 2.0]})
 
