@@ -36,6 +36,7 @@ def build_tables(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool,
             init=_LINEAR_INIT if linear else config.init,
             linear=linear,
             counts=vocabulary.row_counts() if vocabulary else None,
+            reserved_ids=vocabulary.first_id if vocabulary else 0,
         )
         method = config.table_of(name)
         members = next((specs for known, specs in groups if known == method), None)

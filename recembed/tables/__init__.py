@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from recembed.errors import ConfigError, did_you_mean
 from recembed.schema.feature import explain_validation
 from recembed.tables.base import Table, TableConfig, TableSpec, Together
+from recembed.tables.compositional import CompositionalConfig, CompositionalTable
 from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.multiplexed import MultiplexedConfig
@@ -14,6 +15,8 @@ from recembed.tables.multiplexed import MultiplexedConfig
 __all__ = [
     "TABLES",
     "AnyTableConfig",
+    "CompositionalConfig",
+    "CompositionalTable",
     "FullConfig",
     "FullTable",
     "HashedConfig",
@@ -27,7 +30,13 @@ __all__ = [
 ]
 
 TABLES: dict[str, type[TableConfig]] = {
-    str(config.model_fields["kind"].default): config for config in (FullConfig, HashedConfig, MultiplexedConfig)
+    str(config.model_fields["kind"].default): config
+    for config in (
+        FullConfig,
+        HashedConfig,
+        MultiplexedConfig,
+        CompositionalConfig,
+    )
 }
 
 

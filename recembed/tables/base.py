@@ -7,7 +7,7 @@ Axes: ``*S`` any shape of ids, ``P`` slots (rows fetched per id), ``d`` width of
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class TableSpec:
         init: Law of fresh rows.
         linear: These are the first-order weights (width 1), in tables of their own.
         counts: int64 ``[num_embeddings]``, training occurrences per id, or None.
+        reserved_ids: Ids at the front that are no known values: padding, missing, out of vocabulary.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TableSpec:
     init: Init = field(default_factory=Init)
     linear: bool = False
     counts: np.ndarray | None = None
+    reserved_ids: int = 0
 
     def table_name(self, store: str | None = None) -> str:
         """Return the name of a row table for this spec, or of the ``store`` it shares."""
@@ -76,7 +78,7 @@ class Table(nn.Module, ABC):
         embedding_dim: Width of the vectors.
     """
 
-    reads: ClassVar[Literal["ids", "keys"]] = "ids"
+    reads: Literal["ids", "keys"] = "ids"
     concat: bool = False
     additive: bool = False
 
@@ -144,7 +146,7 @@ class Together(nn.Module):
         """Turn rows by width, ``[B, slots of that width, width]``, into ``[B, sum(embedding_dims)]``."""
         if self._concat:
             return rows[self.widths[0]].flatten(1)
-        fetched: list[Tensor] = [rows[self.widths[0]][:, 0]] * len(self.slots)
+        fetched: list[Tensor] = [ids] * len(self.slots)  # each place is filled below
         for width, places in self._order.items():
             for column, place in enumerate(places):
                 fetched[place] = rows[width][:, column]

@@ -22,6 +22,8 @@ CASES: dict[str, Any] = {
     "hashed, 2 probes averaged": {"kind": "hashed", "ratio": 0.5, "probes": 2, "combine": "mean"},
     "multiplexed": {"kind": "multiplexed", "ratio": 0.5, "exact_below": 20},
     "multiplexed, 4 probes": {"kind": "multiplexed", "num_embeddings": 90, "probes": 4, "exact_below": 0},
+    "compositional": {"kind": "compositional", "ratio": 0.5, "exact_below": 20},
+    "compositional, 2 halves": {"kind": "compositional", "combine": "concat", "exact_below": 20},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
 every_case = pytest.mark.parametrize("case", CASES)
