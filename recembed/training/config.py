@@ -49,14 +49,14 @@ class TrainingConfig(BaseModel):
         schedule: Factor on the learning rates of dense parameters and rows.
         clip_norm: Greatest norm of the gradient of all dense parameters together. Rows are moved inside backward,
             before there is a norm, so it does not cover them.
-        precision: ``bf16`` runs matrix products in bfloat16 (autocast); weights, rows and loss stay float32.
+        precision: ``bf16`` runs matrix products in bfloat16 (autocast); weights, rows and loss stay float32. It pays on
+            GPUs and on processors with bf16 instructions (avx512_bf16, AMX); on others it is slower.
         early_stopping: None trains to the end; the best weights (by AUC) are kept all the same.
         evaluate_every: Steps between evaluations; they take place at the end of each epoch in any case.
         checkpoint_every: Steps between checkpoints; each evaluation writes one in any case.
         seed: Of the order of rows, id dropout, fresh weights and dropout.
         shuffle: Read the training rows in a new order each epoch.
         threads: Threads of torch during training; None leaves them as they are.
-        compile: Compile those parts of the model that hold no rows (``torch.compile``).
 
     >>> config = TrainingConfig(dense_optimizer={"learning_rate": 0.01}, schedule={"kind": "cosine"})
     >>> config.dense_optimizer.kind, config.batch_size
@@ -76,4 +76,3 @@ class TrainingConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     shuffle: bool = True
     threads: _AtLeastOne | None = None
-    compile: bool = False

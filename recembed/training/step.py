@@ -1,8 +1,8 @@
-"""One optimiser step, and the losses of many."""
+"""One optimiser step."""
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from recembed.training.config import TrainingConfig
 from recembed.training.nonfinite import find_nonfinite
 from recembed.training.objectives import Objective
 
-__all__ = ["Stepper", "compiled"]
+__all__ = ["Stepper"]
 
 
 class Stepper:
@@ -108,25 +108,3 @@ class Stepper:
             group["lr"] = self.config.dense_optimizer.learning_rate * factor
         for store, learning_rate in self._stores:
             store.set_learning_rate(learning_rate * factor)
-
-
-@contextmanager
-def compiled(model: nn.Module) -> Iterator[None]:
-    """Run those parts of ``model`` that hold no rows through ``torch.compile`` until the context ends."""
-    parts = list(_dense_parts(model))
-    for part in parts:
-        part.compile()
-    try:
-        yield
-    finally:
-        for part in parts:
-            part._compiled_call_impl = None
-
-
-def _dense_parts(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the largest parts that hold parameters, but no rows."""
-    for child in module.children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict) or any(isinstance(m, RowStore) for m in child.modules()):
-            yield from _dense_parts(child)
-        elif any(True for _ in child.parameters()):
-            yield child

@@ -1,7 +1,7 @@
 """``Trainer``: fits any module on batches; it knows no model and no embedding method."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from recembed.training.interrupt import Interrupt
 from recembed.training.loop import Stopped, TrainingLoop
 from recembed.training.objectives import Objective, binary_logloss
 from recembed.training.progress import ProgressBar
-from recembed.training.step import Stepper, compiled
+from recembed.training.step import Stepper
 from recembed.training.tracking import NullTracker, Tracker
 
 __all__ = ["TrainResult", "Trainer"]
@@ -107,8 +107,7 @@ class Trainer:
         """
         steps = self.config.epochs * len(train)
         stepper = Stepper(self.model, objective, self.config, steps, self.device)
-        dense = compiled(self.model) if self.config.compile else nullcontext()
-        with dense, _threads(self.config.threads), Interrupt() as interrupt:
+        with _threads(self.config.threads), Interrupt() as interrupt:
             loop = TrainingLoop(stepper, train, valid, checkpoint=checkpoint, tracker=self.tracker, interrupt=interrupt)
             loop.begin(resume=resume)
             self.model.train()
