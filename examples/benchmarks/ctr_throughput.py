@@ -58,7 +58,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the dense part")
     parser.add_argument("--no-eval", action="store_true")
     default = os.environ.get("PEERS_DATA", Path.home() / ".cache/peers/data")
     parser.add_argument("--data", type=Path, default=Path(default))
@@ -136,7 +135,6 @@ def run(options: argparse.Namespace) -> None:
         dense_optimizer={"kind": "adam", "learning_rate": options.lr},
         precision=options.precision,
         seed=options.seed,
-        compile=options.compile,
     )
     clock = Clock(Loader(train, options.batch, shuffle=True, seed=options.seed))
     Trainer(model, config, progress=False).fit(clock)
@@ -146,10 +144,8 @@ def run(options: argparse.Namespace) -> None:
         line |= evaluate(model, encode(log.test, fitted, key_features=embedding.key_features), options)
     store = next(module for module in model.modules() if isinstance(module, RowStore))
     line |= {"peak_rss_mb": peak_mb(), "prepare_s": round(prepared, 2), "torch": torch.__version__}
-    line |= {
-        name: getattr(options, name) for name in ("batch", "mlp", "dim", "table", "precision", "row_lr", "compile")
-    }
-    line |= {"row_store": type(store).__name__, "table_rows": sum(t.num_embeddings for t in store.tables.values())}
+    line |= {name: getattr(options, name) for name in ("batch", "mlp", "dim", "table", "precision", "row_lr")}
+    line |= {"row_store": type(store).__name__, "table_rows": store.stack_rows[options.dim]}
     line |= {"row_mb": round(store.bytes / 2**20), "data": log.source, "threads": torch.get_num_threads()}
     print(json.dumps(line), flush=True)
 
