@@ -3,10 +3,8 @@
 Axes: ``N`` ids or rows, ``D`` width of a vector.
 """
 
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,14 +13,12 @@ from recembed.data.keys import key_type, normal_ids, to_keys
 from recembed.errors import ConfigError, DataError, ExportError
 from recembed.export.manifest import Manifest, Metric
 from recembed.export.ranker import SCHEMA_FOLDER, Ranker
+from recembed.export.raw_rows import Rows, as_frame
 from recembed.export.vectors import read_vectors
 from recembed.schema.fitted import FittedSchema
 from recembed.schema.vocabulary import Vocabulary
 
-__all__ = ["Rows", "Server", "load"]
-
-Rows = Any
-"""A polars or pandas frame, a dictionary of columns, or a list with one dictionary per row."""
+__all__ = ["Server", "load"]
 
 
 def load(bundle: Path | str) -> "Server":
@@ -68,7 +64,7 @@ class Server:
         Raises:
             DataError: a column is missing, ids have another type than in training, or a number is infinite.
         """
-        return self._ranker.probabilities(_as_frame(rows))
+        return self._ranker.probabilities(as_frame(rows))
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -148,18 +144,3 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
     places = np.flatnonzero(scores >= least)
     return places[np.argsort(-scores[places], kind="stable")][:k]
-
-
-def _as_frame(rows: Rows) -> pl.DataFrame:
-    if isinstance(rows, pl.DataFrame):
-        return rows
-    if type(rows).__module__.split(".")[0] == "pandas" and hasattr(rows, "columns"):
-        return pl.from_pandas(rows)
-    if isinstance(rows, Mapping):
-        return pl.DataFrame(dict(rows))
-    if isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows):
-        return pl.from_dicts(list(rows), infer_schema_length=None)
-    raise DataError(
-        f"rows = {type(rows).__name__}: expected a polars or pandas DataFrame, a dictionary of columns, "
-        "or a list of dictionaries that is not empty"
-    )

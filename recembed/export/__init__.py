@@ -2,13 +2,14 @@
 
 from recembed.export.bundle import export_bundle
 from recembed.export.graph import ServingGraph, trace
-from recembed.export.manifest import Manifest
+from recembed.export.manifest import Manifest, Metric
 from recembed.export.vectors import feature_vectors
 from recembed.export.verify import GOLDEN_LOGIT, Report, verify_bundle
 
 __all__ = [
     "GOLDEN_LOGIT",
     "Manifest",
+    "Metric",
     "Report",
     "ServingGraph",
     "export_bundle",

@@ -14,7 +14,7 @@ from recembed.config import RunConfig, load_config
 from recembed.data import encode, reading, scan
 from recembed.errors import ConfigError, DataError, did_you_mean
 from recembed.evaluation import compare, sigmoid
-from recembed.export import Manifest, export_bundle
+from recembed.export import Manifest, Metric, export_bundle
 from recembed.models import CTRModel
 from recembed.run.build import build_model, embedding_of
 from recembed.run.data import open_data, open_rows, reading_rows
@@ -129,7 +129,13 @@ def predict_run(folder: Path | str, data: str, out: Path | str) -> dict[str, Any
 
 
 def export_run(
-    folder: Path | str, out: Path | str, *, feature: str | None = None, faiss: bool = False, overwrite: bool = False
+    folder: Path | str,
+    out: Path | str,
+    *,
+    feature: str | None = None,
+    metric: Metric = "dot",
+    faiss: bool = False,
+    overwrite: bool = False,
 ) -> Manifest:
     """Export a run to serving; see ``recembed.export.export_bundle``.
 
@@ -148,7 +154,8 @@ def export_run(
         out,
         golden=rows,
         feature=feature,
-        run={"run_id": run_id(run.folder), "run_folder": str(run.folder)},
+        metric=metric,
+        run={"run_id": run_id(run.folder)},
         faiss=faiss,
         overwrite=overwrite,
     )

@@ -20,7 +20,7 @@ with warnings.catch_warnings(action="ignore"):  # mlflow.pyfunc warns of its own
 from mlflow import MlflowClient
 
 from recembed.errors import DataError
-from recembed.pyfunc import ScoringModel
+from recembed.export.raw_rows import Rows, as_frame
 from recembed.training.mlflow_store import clean, page, short_timeouts, sqlite_file
 from recembed.training.mlflow_tracking import MLflowTracker
 
@@ -277,7 +277,8 @@ class Serve(types.ModuleType):
         self.bias = float((Path(folder) / "bias.txt").read_text())
         return self
 
-    def score(self, rows: pl.DataFrame) -> np.ndarray:
+    def score(self, rows: Rows) -> np.ndarray:
+        rows = as_frame(rows)
         return (rows["city"].str.len_chars().fill_null(0) + rows["user"].fill_null(0) + self.bias).to_numpy()
 
 
@@ -313,9 +314,9 @@ def test_the_logged_model_says_what_it_is(logged_model: mlflow.pyfunc.PyFuncMode
     assert MlflowClient().get_logged_model(logged_model.model_id).status == "READY"
 
 
-def test_rows_of_another_form_are_refused() -> None:
+def test_rows_of_another_form_are_refused(logged_model: mlflow.pyfunc.PyFuncModel) -> None:
     with pytest.raises(DataError, match="rows = str: expected a polars or pandas DataFrame"):
-        ScoringModel(Serve("serve")).predict("city")
+        logged_model.predict("city")
 
 
 def test_addresses_and_names() -> None:
