@@ -10,6 +10,7 @@ from recembed.tables.base import Table, TableConfig, TableSpec, Together
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
 from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
+from recembed.tables.mixed_dimension import MixedDimensionConfig, MixedDimensionTable
 from recembed.tables.multiplexed import MultiplexedConfig
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "FullTable",
     "HashedConfig",
     "HashedTable",
+    "MixedDimensionConfig",
+    "MixedDimensionTable",
     "MultiplexedConfig",
     "Table",
     "TableConfig",
@@ -36,6 +39,7 @@ TABLES: dict[str, type[TableConfig]] = {
         HashedConfig,
         MultiplexedConfig,
         CompositionalConfig,
+        MixedDimensionConfig,
     )
 }
 
