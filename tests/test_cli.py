@@ -292,6 +292,27 @@ def test_a_saved_interruption_exits_with_130(folder: Path, monkeypatch: pytest.M
     assert json.loads(result.stdout)["run"] == str(folder / "saved")
 
 
+def test_a_bundle_is_verified_and_a_changed_byte_is_named(bundle: Path, tmp_path: Path) -> None:
+    fine = call("verify", bundle, "--json")
+    assert fine.exit_code == 0, fine.output
+    report = json.loads(fine.stdout)
+    assert report["vectors"] == 40
+    assert report["golden_rows"] == 180
+    changed = tmp_path / "bundle"
+    shutil.copytree(bundle, changed)
+    data = bytearray((changed / "ranker.pt2").read_bytes())
+    data[len(data) // 2] ^= 1
+    (changed / "ranker.pt2").write_bytes(data)
+    assert "ranker.pt2" in refused("verify", changed)
+
+
+def test_a_bundle_for_cosine(folder: Path, tmp_path: Path) -> None:
+    result = call("export", folder / "run", "--metric", "cosine", "--out", tmp_path / "bundle", "--json")
+    assert json.loads(result.stdout)["manifest"]["metric"] == "cosine"
+    said = refused("export", folder / "run", "--metric", "angle", "--out", tmp_path / "other")
+    assert "metric = 'angle': expected 'dot' or 'cosine'" in said
+
+
 # In a process of its own.
 
 

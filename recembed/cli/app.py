@@ -118,6 +118,7 @@ def export(
     feature: Annotated[
         str | None, typer.Option(help="Whose vectors to export; by default those of the item's id.")
     ] = None,
+    metric: Annotated[str, typer.Option(help="How vectors are to be compared: dot or cosine.")] = "dot",
     faiss: Annotated[bool, typer.Option("--faiss", help="Add a FAISS index.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is in --out.")] = False,
 ) -> Answer:
@@ -125,8 +126,23 @@ def export(
     from recembed.cli.tables import manifest_table
     from recembed.run import export_run
 
-    manifest = export_run(run, out, feature=feature, faiss=faiss, overwrite=overwrite)
+    manifest = export_run(run, out, feature=feature, metric=metric, faiss=faiss, overwrite=overwrite)
     return Answer({"bundle": out, "manifest": manifest}, [manifest_table(manifest), f"bundle   {out}"])
+
+
+@app.command()
+@command
+def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as 'export' made it.")]) -> Answer:
+    """Check a bundle once more: checksums, golden scores, vectors."""
+    from recembed.export import verify_bundle
+
+    report = verify_bundle(bundle)
+    difference = max(report.difference.values(), default=0.0)
+    line = (
+        f"{report.files} files whole, {report.vectors:,} vectors, "
+        f"{report.golden_rows:,} golden rows scored again within {difference:.1e}"
+    )
+    return Answer(report, [line])
 
 
 @app.command()
@@ -136,11 +152,9 @@ def infer(
     label: Annotated[str | None, typer.Option(help="The target column, where its name does not tell.")] = None,
 ) -> Answer:
     """Propose a schema for files, as YAML to be read and mended."""
-    from recembed.schema.infer import infer_schema
-    from recembed.sources import reading, scan
+    from recembed.schema.feature import Schema
 
-    with reading(path):
-        schema = infer_schema(scan(path), label=label)
+    schema = Schema.infer(path, label=label)
     return Answer(schema.model_dump(mode="json", exclude_defaults=True), [schema.to_yaml().rstrip()])
 
 

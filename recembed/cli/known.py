@@ -1,10 +1,9 @@
 """The named data sets and where each was found, without fetching any."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from recembed.data.datasets import DATASETS, DatasetInfo, cache_folder
+from recembed.data.datasets import DATASETS, find_dataset
 
 __all__ = ["KnownDataset", "known_datasets"]
 
@@ -39,18 +38,10 @@ def known_datasets() -> list[KnownDataset]:
             name,
             info.title,
             tuple(label.name for label in info.schema_of_frame.labels),
-            _found(info),
+            find_dataset(info),
             info.download is not None,
             info.where,
             info.terms,
         )
         for name, info in DATASETS.items()
     ]
-
-
-def _found(info: DatasetInfo) -> Path | None:
-    roots = [Path(named).expanduser()] if (named := os.environ.get("RECEMBED_DATA")) else []
-    for folder in (root / info.folder for root in (*roots, cache_folder())):
-        if all((folder / f"{table}.parquet").is_file() for table in info.tables_needed):
-            return folder
-    return None

@@ -22,7 +22,7 @@ from recembed.data.split import SplitConfig
 from recembed.errors import ConfigError, DataError, did_you_mean
 from recembed.schema.feature import Schema
 
-__all__ = ["DATASETS", "Dataset", "DatasetInfo", "cache_folder", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "DatasetInfo", "cache_folder", "find_dataset", "load_dataset"]
 
 
 class DatasetInfo(Recipe):
@@ -101,7 +101,7 @@ def load_dataset(name: str, *, part: str | None = None) -> Dataset:
     if name not in DATASETS:
         raise ConfigError(f"data set {name!r} is not known" + did_you_mean(name, DATASETS))
     info = DATASETS[name]
-    folder = _find(info)
+    folder = _find_or_fetch(info)
     tables = {path.stem: pl.scan_parquet(path) for path in sorted(folder.glob("*.parquet"))}
     frame = build_frame(info, tables)
     if part is not None:
@@ -124,13 +124,24 @@ def _part_column(info: DatasetInfo, part: str) -> str:
     return info.part_column
 
 
-def _find(info: DatasetInfo) -> Path:
-    places = [cache_folder() / info.folder]
-    if named := os.environ.get("RECEMBED_DATA"):
-        places.insert(0, Path(named).expanduser() / info.folder)
-    for place in places:
+def find_dataset(info: DatasetInfo) -> Path | None:
+    """Return the folder on this machine that holds the files of a data set, or None."""
+    for place in _places(info):
         if all((place / f"{table}.parquet").is_file() for table in info.tables_needed):
             return place
+    return None
+
+
+def _places(info: DatasetInfo) -> list[Path]:
+    named = os.environ.get("RECEMBED_DATA")
+    roots = [Path(named).expanduser()] if named else []
+    return [root / info.folder for root in (*roots, cache_folder())]
+
+
+def _find_or_fetch(info: DatasetInfo) -> Path:
+    if (found := find_dataset(info)) is not None:
+        return found
+    places = _places(info)
     if info.download is not None:
         return download(info.name, info.download, places[-1])
     files = ", ".join(f"{table}.parquet" for table in info.tables_needed)

@@ -101,7 +101,7 @@ def run_quickstart(out: Path, say: Callable[[str], None] = print, extra: Sequenc
     assert last is not None
     say("3/4 export: vectors, id map and model of the last run, proved equal to it")
     bundle = out / "bundle"
-    export_run(last.folder, bundle, feature="item_id", overwrite=True)
+    export_run(last.folder, bundle, feature="item_id", metric="cosine", overwrite=True)
     film, neighbours = _neighbours(bundle, items)
     say("4/4 chart and numbers")
     chart = out / "auc_by_bytes.png"

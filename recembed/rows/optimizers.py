@@ -4,13 +4,13 @@ Each rule sees the unique rows of a step and their summed gradients; rows that w
 Axes: ``U`` unique rows, ``D`` width.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
-__all__ = ["SGD", "Adagrad", "Adam", "RowOptimizer", "RowWiseAdagrad"]
+__all__ = ["SGD", "Adagrad", "Adam", "AnyRowOptimizer", "RowOptimizer", "RowWiseAdagrad"]
 
 
 class RowOptimizer(BaseModel):
@@ -102,4 +102,13 @@ class Adam(RowOptimizer):
         return rows - learning_rate * mean / (square.sqrt() + self.eps)
 
 
-AnyRowOptimizer = Annotated[SGD | Adagrad | RowWiseAdagrad | Adam, Field(discriminator="kind")]
+def _with_kind(raw: Any) -> Any:
+    if isinstance(raw, str):
+        return {"kind": raw}
+    return {"kind": "row_wise_adagrad", **raw} if isinstance(raw, dict) else raw
+
+
+AnyRowOptimizer = Annotated[
+    Annotated[SGD | Adagrad | RowWiseAdagrad | Adam, Field(discriminator="kind")], BeforeValidator(_with_kind)
+]
+"""A row rule in a config: one word, or a mapping whose ``kind`` is row-wise Adagrad where it is left out."""

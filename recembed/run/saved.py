@@ -14,7 +14,7 @@ from recembed.config import RunConfig, load_config
 from recembed.data import encode, reading, scan
 from recembed.errors import ConfigError, DataError, did_you_mean
 from recembed.evaluation import compare, sigmoid
-from recembed.export import Manifest, Metric, export_bundle
+from recembed.export import Manifest, export_bundle
 from recembed.models import CTRModel
 from recembed.run.build import build_model, embedding_of
 from recembed.run.data import open_data, open_rows, reading_rows
@@ -133,7 +133,7 @@ def export_run(
     out: Path | str,
     *,
     feature: str | None = None,
-    metric: Metric = "dot",
+    metric: str = "dot",
     faiss: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
@@ -144,6 +144,8 @@ def export_run(
     Raises:
         ConfigError: there is no run. ExportError: the bundle would not serve what was trained.
     """
+    if metric not in ("dot", "cosine"):
+        raise ConfigError(f"metric = {metric!r}: expected 'dot' or 'cosine'")
     run = load_run(folder)
     golden = run.folder / "golden.parquet"
     with reading(golden):
@@ -154,7 +156,7 @@ def export_run(
         out,
         golden=rows,
         feature=feature,
-        metric=metric,
+        metric="dot" if metric == "dot" else "cosine",
         run={"run_id": run_id(run.folder)},
         faiss=faiss,
         overwrite=overwrite,
