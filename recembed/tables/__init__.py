@@ -12,6 +12,7 @@ from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.mixed_dimension import MixedDimensionConfig, MixedDimensionTable
 from recembed.tables.multiplexed import MultiplexedConfig
+from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
 
 __all__ = [
     "TABLES",
@@ -28,6 +29,8 @@ __all__ = [
     "Table",
     "TableConfig",
     "TableSpec",
+    "TensorTrainConfig",
+    "TensorTrainTable",
     "Together",
     "parse_table",
 ]
@@ -40,6 +43,7 @@ TABLES: dict[str, type[TableConfig]] = {
         MultiplexedConfig,
         CompositionalConfig,
         MixedDimensionConfig,
+        TensorTrainConfig,
     )
 }
 

@@ -94,7 +94,7 @@ class HashedTable(Table):
         ids: int64 keys ``[*S]``; vectors: float32 ``[*S, D]`` with ``D = probes * width`` under ``concat``.
     """
 
-    reads = "keys"
+    reads: Literal["ids", "keys"] = "keys"
 
     def __init__(
         self, table: RowTable, salts: Sequence[int], *, first: int, missing: Sequence[int], combine: Combine

@@ -26,6 +26,7 @@ CASES: dict[str, Any] = {
     "compositional, 2 halves": {"kind": "compositional", "combine": "concat", "exact_below": 20},
     "mixed dimension": {"kind": "mixed_dimension", "ratio": 0.4, "exact_below": 20},
     "mixed dimension, 3 blocks": {"kind": "mixed_dimension", "blocks": 3, "temperature": 1, "exact_below": 20},
+    "tensor train": {"kind": "tensor_train", "ratio": 0.5, "exact_below": 20},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
 every_case = pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,26 @@
+"""First-order weights of the methods whose own form is no use at width 1: a small hashed table."""
+
+from recembed.hashing import salt
+from recembed.rows import RowTable
+from recembed.tables.base import Table, TableSpec
+from recembed.tables.full import FullTable
+from recembed.tables.hashed import HashedTable
+
+__all__ = ["hashed_weights"]
+
+
+def hashed_weights(spec: TableSpec, rows: int, seed: int) -> Table:
+    """Return ``rows`` rows that the feature's ids share by hash, or the exact table where that is no larger.
+
+    Ids of a vocabulary are hashed as ids, not as raw keys: the vectors of the feature read ids too.
+
+    >>> table = hashed_weights(TableSpec("item", 1000, 1, linear=True), 50, seed=0)
+    >>> table.reads, table.slots[0].num_embeddings, table.additive
+    ('ids', 50, True)
+    """
+    if spec.num_embeddings is not None and rows >= spec.num_embeddings:
+        return FullTable.of(spec)
+    slot = RowTable(spec.table_name(), max(rows, 2), spec.embedding_dim, spec.init)
+    table = HashedTable(slot, [salt(spec.name, 0, seed)], first=1, missing=[0], combine="sum")
+    table.reads = "keys" if spec.num_embeddings is None else "ids"
+    return table
