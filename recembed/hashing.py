@@ -15,7 +15,6 @@ import hashlib
 from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 __all__ = ["MISSING_KEY", "hash_rows", "mix64", "salt"]
@@ -46,6 +45,7 @@ def _shift_right(x: Integers, bits: int) -> Integers:
 def mix64(keys: Integers) -> Integers:
     """Mix int64 ``keys`` of any shape into int64 of the same shape (a bijection).
 
+    >>> import torch
     >>> mix64(torch.tensor([0, 1, -1])).tolist()
     [0, 6238072747940578789, -5417735806833148549]
     """
@@ -60,6 +60,7 @@ def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int) -> In
 
     ``rows`` must be at most 2**31.
 
+    >>> import torch
     >>> hash_rows(torch.tensor([7, 8]), salt("city", 0), 100).tolist()
     [59, 62]
     """
