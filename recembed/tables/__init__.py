@@ -12,6 +12,7 @@ from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.mixed_dimension import MixedDimensionConfig, MixedDimensionTable
 from recembed.tables.multiplexed import MultiplexedConfig
+from recembed.tables.robe import RobeConfig, RobeTable
 from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "MixedDimensionConfig",
     "MixedDimensionTable",
     "MultiplexedConfig",
+    "RobeConfig",
+    "RobeTable",
     "Table",
     "TableConfig",
     "TableSpec",
@@ -44,6 +47,7 @@ TABLES: dict[str, type[TableConfig]] = {
         CompositionalConfig,
         MixedDimensionConfig,
         TensorTrainConfig,
+        RobeConfig,
     )
 }
 

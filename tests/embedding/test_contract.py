@@ -27,6 +27,8 @@ CASES: dict[str, Any] = {
     "mixed dimension": {"kind": "mixed_dimension", "ratio": 0.4, "exact_below": 20},
     "mixed dimension, 3 blocks": {"kind": "mixed_dimension", "blocks": 3, "temperature": 1, "exact_below": 20},
     "tensor train": {"kind": "tensor_train", "ratio": 0.5, "exact_below": 20},
+    "robe": {"kind": "robe", "ratio": 0.5, "exact_below": 20},
+    "robe, chunks of 4": {"kind": "robe", "num_embeddings": 90, "chunk": 4, "exact_below": 20},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
 every_case = pytest.mark.parametrize("case", CASES)
