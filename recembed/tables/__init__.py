@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from recembed.errors import ConfigError, did_you_mean
 from recembed.schema.feature import explain_validation
+from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
 from recembed.tables.base import Table, TableConfig, TableSpec, Together
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
 from recembed.tables.full import FullConfig, FullTable
@@ -17,6 +18,8 @@ from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
 
 __all__ = [
     "TABLES",
+    "AdaptiveConfig",
+    "AdaptiveTable",
     "AnyTableConfig",
     "CompositionalConfig",
     "CompositionalTable",
@@ -48,6 +51,7 @@ TABLES: dict[str, type[TableConfig]] = {
         MixedDimensionConfig,
         TensorTrainConfig,
         RobeConfig,
+        AdaptiveConfig,
     )
 }
 

@@ -29,6 +29,7 @@ CASES: dict[str, Any] = {
     "tensor train": {"kind": "tensor_train", "ratio": 0.5, "exact_below": 20},
     "robe": {"kind": "robe", "ratio": 0.5, "exact_below": 20},
     "robe, chunks of 4": {"kind": "robe", "num_embeddings": 90, "chunk": 4, "exact_below": 20},
+    "adaptive": {"kind": "adaptive", "ratio": 0.4, "exact_below": 20},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
 every_case = pytest.mark.parametrize("case", CASES)
