@@ -9,6 +9,7 @@ from recembed.schema.feature import explain_validation
 from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
 from recembed.tables.base import Table, TableConfig, TableSpec, Together
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
+from recembed.tables.deep_hash import DeepHashConfig, DeepHashTable
 from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.mixed_dimension import MixedDimensionConfig, MixedDimensionTable
@@ -23,6 +24,8 @@ __all__ = [
     "AnyTableConfig",
     "CompositionalConfig",
     "CompositionalTable",
+    "DeepHashConfig",
+    "DeepHashTable",
     "FullConfig",
     "FullTable",
     "HashedConfig",
@@ -52,6 +55,7 @@ TABLES: dict[str, type[TableConfig]] = {
         TensorTrainConfig,
         RobeConfig,
         AdaptiveConfig,
+        DeepHashConfig,
     )
 }
 

@@ -30,6 +30,7 @@ CASES: dict[str, Any] = {
     "robe": {"kind": "robe", "ratio": 0.5, "exact_below": 20},
     "robe, chunks of 4": {"kind": "robe", "num_embeddings": 90, "chunk": 4, "exact_below": 20},
     "adaptive": {"kind": "adaptive", "ratio": 0.4, "exact_below": 20},
+    "deep hash": {"kind": "deep_hash", "hashes": 16, "layers": 2, "ratio": 0.5, "exact_below": 60},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
 every_case = pytest.mark.parametrize("case", CASES)
