@@ -7,6 +7,7 @@ of plain rows; small fields keep exact tables.
 Axes: ``k`` hashes, ``h`` width of a hidden layer, ``L`` hidden layers, ``D`` width of the vectors.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -130,7 +131,7 @@ class DeepHashTable(Table):
         scale = spec.init.scale / (math.sqrt(3) if spec.init.law == "uniform" else 1.0)
         widths = [hashes, *hidden, spec.embedding_dim]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             last = layer == len(hidden)
             std = scale / (_MISH_RMS * math.sqrt(inputs)) if last else 1 / math.sqrt(inputs)
             self.weights.append(uniform_parameter((outputs, inputs), std, spec.name, layer, seed))
