@@ -59,8 +59,9 @@ def _give_types(rows: pl.DataFrame, fitted: FittedSchema) -> pl.DataFrame:
     casts = []
     for feature in (*fitted.schema.categorical, *fitted.schema.jagged):
         dtype, wanted = rows.schema.get(feature.source), _TYPES[fitted.key_types[feature.name]]
-        if dtype == pl.Null and feature.separator is None:
-            casts.append(pl.col(feature.source).cast(pl.List(wanted) if feature.jagged else wanted))
+        if dtype == pl.Null:
+            given = pl.String() if feature.separator else pl.List(wanted) if feature.jagged else wanted
+            casts.append(pl.col(feature.source).cast(given))
         elif feature.jagged and dtype == pl.List(pl.Null):
             casts.append(pl.col(feature.source).cast(pl.List(wanted)))
         if feature.weights is not None and rows.schema.get(feature.weights) in (pl.Null, pl.List(pl.Null)):

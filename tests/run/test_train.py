@@ -85,6 +85,8 @@ def test_export_and_serve(result: RunResult, folder: Path) -> None:
     kept = pl.read_parquet(result.folder / "predictions_test.parquet")["logit"].to_numpy()
     np.testing.assert_allclose(server.score(rows), 1 / (1 + np.exp(-kept)), atol=1e-6)
     assert server.nearest(7, k=3).height == 3
+    nothing_known = [{"user": None, "item": None, "tags": None, "price": None}]
+    assert 0 < server.score(nothing_known)[0] < 1
 
 
 def test_csv_rows_with_unseen_ids_are_scored_and_counted(result: RunResult, folder: Path) -> None:
