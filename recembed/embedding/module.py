@@ -17,6 +17,7 @@ from recembed.embedding.first_order import FirstOrderWeights
 from recembed.embedding.groups import ColumnGroup, JaggedFeature, group_columns
 from recembed.embedding.lookup import Lookups
 from recembed.embedding.tables import build_tables
+from recembed.errors import ConfigError
 from recembed.numeric import NumericEncoder
 from recembed.rows import RowStore, make_row_store
 from recembed.schema.fitted import FittedSchema
@@ -67,6 +68,12 @@ class FeatureEmbedding(nn.Module):
         self.config.check(self.schema)
         tables = build_tables(fitted, self.config, linear=False, seed=seed) if fields else {}
         weights = build_tables(fitted, self.config, linear=True, seed=seed) if linear else {}
+        for name in tables.keys() & weights.keys():
+            if tables[name].reads != weights[name].reads:
+                raise ConfigError(
+                    f"feature {name!r}: its vectors read {tables[name].reads}, its first-order weights "
+                    f"{weights[name].reads}; a batch holds one of them"
+                )
         slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))
         self.store: RowStore = make_row_store(
             self.config.row_store, list(slots), optimizer=self.config.row_optimizer, seed=seed, device=device

@@ -37,6 +37,7 @@ def build_tables(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool,
             linear=linear,
             counts=vocabulary.row_counts() if vocabulary else None,
             reserved_ids=vocabulary.first_id if vocabulary else 0,
+            vector_dim=config.embedding_dim if linear else None,
         )
         method = config.table_of(name)
         members = next((specs for known, specs in groups if known == method), None)

@@ -32,6 +32,7 @@ class TableSpec:
         linear: These are the first-order weights (width 1), in tables of their own.
         counts: int64 ``[num_embeddings]``, training occurrences per id, or None.
         reserved_ids: Ids at the front that are no known values: padding, missing, out of vocabulary.
+        vector_dim: Width of the feature's vectors, where these are its first-order weights.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TableSpec:
     linear: bool = False
     counts: np.ndarray | None = None
     reserved_ids: int = 0
+    vector_dim: int | None = None
 
     def table_name(self, store: str | None = None) -> str:
         """Return the name of a row table for this spec, or of the ``store`` it shares."""

@@ -11,6 +11,7 @@ import torch
 
 from recembed.schema.vocabulary import Vocabulary
 from recembed.tables.base import Table
+from recembed.tables.full import FullTable
 
 __all__ = ["collision_report"]
 
@@ -78,7 +79,7 @@ def _line(name: str, table: Table, rows: np.ndarray, counts: np.ndarray, users: 
     _, place, equal = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
     reserved = getattr(table, "first_bucket", 0)
     buckets = store.num_embeddings - reserved
-    exact = table.reads == "ids" and table.concat and len(table.slots) == 1
+    exact = isinstance(table, FullTable)
     return {
         "feature": name,
         "store": store.name,

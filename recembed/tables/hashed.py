@@ -51,16 +51,24 @@ class HashedConfig(TableConfig):
 
     def _build_one(self, spec: TableSpec, seed: int) -> Table:
         combine, width = probe_width(spec, self.probes, self.combine)
-        rows = self.num_embeddings
-        if rows is None:
-            ratio = self.ratio or 0.25
-            exact_words = spec.known_ids("hashed") * spec.embedding_dim
-            rows = max(2, int(ratio * exact_words / width))
-        if spec.num_embeddings is not None and rows * width >= spec.num_embeddings * spec.embedding_dim:
+        if not self._shrinks(spec):
             return FullTable.of(spec)
-        table = RowTable(spec.table_name(), max(rows, 2), width, spec.init)
+        table = RowTable(spec.table_name(), self._rows(spec, spec.embedding_dim, width), width, spec.init)
         salts = [salt(spec.name, probe, seed) for probe in range(self.probes)]
         return HashedTable(table, salts, first=1, missing=[0] * self.probes, combine=combine)
+
+    def _rows(self, spec: TableSpec, embedding_dim: int, width: int) -> int:
+        if self.num_embeddings is not None:
+            return max(self.num_embeddings, 2)
+        return max(2, int((self.ratio or 0.25) * spec.known_ids("hashed") * embedding_dim / width))
+
+    def _shrinks(self, spec: TableSpec) -> bool:
+        """Decide by the feature's vectors, for its first-order weights too: both must read keys, or both ids."""
+        if spec.num_embeddings is None:
+            return True
+        dim = spec.vector_dim or spec.embedding_dim
+        width = dim // self.probes if self.combine == "concat" else dim
+        return self._rows(spec, dim, width) * width < spec.num_embeddings * dim
 
 
 def probe_width(spec: TableSpec, probes: int, combine: Combine) -> tuple[Combine, int]:

@@ -20,6 +20,7 @@ CASES: dict[str, Any] = {
     "hashed, 2 probes side by side": {"kind": "hashed", "ratio": 0.5, "probes": 2},
     "hashed, 3 probes added": {"kind": "hashed", "ratio": 0.5, "probes": 3, "combine": "sum"},
     "hashed, 2 probes averaged": {"kind": "hashed", "ratio": 0.5, "probes": 2, "combine": "mean"},
+    "hashed, weights that alone would stay exact": {"kind": "hashed", "num_embeddings": 500, "probes": 2},
     "multiplexed": {"kind": "multiplexed", "ratio": 0.5, "exact_below": 20},
     "multiplexed, 4 probes": {"kind": "multiplexed", "num_embeddings": 90, "probes": 4, "exact_below": 0},
     "compositional": {"kind": "compositional", "ratio": 0.5, "exact_below": 20},
