@@ -15,38 +15,31 @@ from recembed.embedding.lookup import Lookups, Request
 from recembed.pooling import pad, pool
 from recembed.rows import RowStore
 from recembed.schema.feature import Feature
-from recembed.tables import Table, Together
+from recembed.tables import SideBySide, Table, Together
 
 __all__ = ["ColumnGroup", "JaggedFeature", "group_columns"]
 
 
 class ColumnGroup(nn.Module):
-    """The single-id features of one method.
+    """Single-id features that are looked up and decoded together.
 
     Args:
-        features: They, in schema order.
-        columns: Their places in ``Batch.ids``.
-        tables: Their tables.
+        features: All single-id features of the schema.
+        columns: The places of this group's features in ``Batch.ids``.
+        together: Their tables.
         store: Where the rows are.
-        every: Whether ``columns`` is all of ``Batch.ids`` in order.
     """
 
     def __init__(
-        self,
-        features: Sequence[Feature],
-        columns: Sequence[int],
-        tables: Sequence[Table],
-        store: RowStore,
-        *,
-        every: bool,
+        self, features: Sequence[Feature], columns: Sequence[int], together: Together, store: RowStore
     ) -> None:
         super().__init__()
-        self.keys = tuple(feature.name for feature in features)
-        self.together = type(tables[0]).together(tables)
+        self.keys = tuple(features[column].name for column in columns)
+        self.together = together
         self.together.bind(store)
         self.widths = self.together.embedding_dims
-        self.additive = all(table.additive for table in tables)
-        self._every = every
+        self.additive = self.together.additive
+        self._every = list(columns) == list(range(len(features)))
         self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64), persistent=False)
 
     def take(self, ids: Tensor) -> Tensor:
@@ -72,16 +65,23 @@ class ColumnGroup(nn.Module):
 
 
 def group_columns(features: Sequence[Feature], tables: Mapping[str, Table], store: RowStore) -> list[ColumnGroup]:
-    """Group single-id features by the class of their table, keeping the schema's order within a group."""
+    """Group single-id features by the class of their table, keeping the schema's order within a class.
+
+    Classes whose decode is free and whose rows have one width become one group.
+    """
     kinds: dict[type[Table], list[int]] = {}
     for column, feature in enumerate(features):
         kinds.setdefault(type(tables[feature.vocabulary_name]), []).append(column)
-    groups = []
-    for columns in kinds.values():
-        members = [features[column] for column in columns]
-        own = [tables[feature.vocabulary_name] for feature in members]
-        groups.append(ColumnGroup(members, columns, own, store, every=len(columns) == len(features)))
-    return groups
+    parts = [
+        (columns, kind.together([tables[features[column].vocabulary_name] for column in columns]))
+        for kind, columns in kinds.items()
+    ]
+    groups = [part for part in parts if not part[1].concat]
+    for widths in {together.widths: None for _, together in parts if together.concat}:
+        same = [(columns, together) for columns, together in parts if together.concat and together.widths == widths]
+        columns = [column for own, _ in same for column in own]
+        groups.append((columns, same[0][1] if len(same) == 1 else SideBySide([together for _, together in same])))
+    return [ColumnGroup(features, columns, together, store) for columns, together in groups]
 
 
 def _by_slot(requests: Mapping[int, Request], together: Together) -> dict[int, Tensor]:

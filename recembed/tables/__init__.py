@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from recembed.errors import ConfigError, did_you_mean
 from recembed.schema.feature import explain_validation
 from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
-from recembed.tables.base import Table, TableConfig, TableSpec, Together
+from recembed.tables.base import SideBySide, Table, TableConfig, TableSpec, Together
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
 from recembed.tables.deep_hash import DeepHashConfig, DeepHashTable
 from recembed.tables.full import FullConfig, FullTable
@@ -35,6 +35,7 @@ __all__ = [
     "MultiplexedConfig",
     "RobeConfig",
     "RobeTable",
+    "SideBySide",
     "Table",
     "TableConfig",
     "TableSpec",

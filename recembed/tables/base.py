@@ -7,7 +7,7 @@ Axes: ``*S`` any shape of ids, ``P`` slots (rows fetched per id), ``d`` width of
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recembed.errors import ConfigError
 from recembed.rows import Init, RowStore, RowTable
 
-__all__ = ["Table", "TableConfig", "TableSpec", "Together"]
+__all__ = ["SideBySide", "Table", "TableConfig", "TableSpec", "Together"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +121,8 @@ class Together(nn.Module):
         self.embedding_dims = tuple(table.embedding_dim for table in tables)
         self.widths = tuple(sorted({slot.embedding_dim for slot in self.slots}))
         self._order = {w: [i for i, s in enumerate(self.slots) if s.embedding_dim == w] for w in self.widths}
-        self._concat = all(table.concat for table in tables) and len(self.widths) == 1
+        self.concat = all(table.concat for table in tables) and len(self.widths) == 1
+        self.additive = all(table.additive for table in tables)
 
     def bind(self, store: RowStore) -> None:
         """Learn where each slot's table starts in the store."""
@@ -146,7 +147,7 @@ class Together(nn.Module):
 
     def decode(self, rows: dict[int, Tensor], ids: Tensor) -> Tensor:
         """Turn rows by width, ``[B, slots of that width, width]``, into ``[B, sum(embedding_dims)]``."""
-        if self._concat:
+        if self.concat:
             return rows[self.widths[0]].flatten(1)
         fetched: list[Tensor] = [ids] * len(self.slots)  # each place is filled below
         for width, places in self._order.items():
@@ -161,3 +162,22 @@ class Together(nn.Module):
     @property
     def _tables(self) -> list[Table]:
         return [table for table in self.tables if isinstance(table, Table)]
+
+
+class SideBySide(Together):
+    """Several groups whose decode is a concatenation of rows of one width: one lookup, and no copy after it.
+
+    Args:
+        parts: The groups; the features come in their order.
+    """
+
+    def __init__(self, parts: Sequence[Together]) -> None:
+        super().__init__([table for part in parts for table in part._tables])
+        self.parts = nn.ModuleList(parts)
+        self._sizes = [len(part.tables) for part in parts]
+
+    def address(self, ids: Tensor) -> Tensor:
+        """Return the addresses of each part, side by side."""
+        columns = torch.split(ids, self._sizes, dim=1)
+        addresses = [cast(Together, part).address(own) for part, own in zip(self.parts, columns, strict=True)]
+        return torch.cat(addresses, dim=1)  # [B, slots]

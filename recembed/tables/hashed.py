@@ -160,7 +160,7 @@ class _HashedTogether(Together):
         return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows)
 
     def decode(self, rows: dict[int, Tensor], ids: Tensor) -> Tensor:
-        if self._concat or not self._probes or self._combine is None or len(self.widths) > 1:
+        if self.concat or not self._probes or self._combine is None or len(self.widths) > 1:
             return super().decode(rows, ids)
         fetched = rows[self.widths[0]]
         fetched = fetched.view(-1, len(self.tables), self._probes, self.widths[0])  # [B, n, P, d]
