@@ -1,5 +1,7 @@
 """The commands, one function each: arguments in, an answer out; heavy imports wait for the command that needs them."""
 
+import logging
+import signal
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +26,22 @@ Run = Annotated[Path, typer.Argument(help="Folder of a run, as 'train' made it."
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    SIGTERM unwinds like an error, so that a tracked run is closed and files in the making are removed; during
+    training the trainer answers it, saves and stops.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    words = logging.StreamHandler()
+    words.setFormatter(logging.Formatter("%(message)s"))
+    own = logging.getLogger("recembed")
+    own.addHandler(words)
+    own.propagate = False
     app()
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _version(asked: bool) -> None:

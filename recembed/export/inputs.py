@@ -82,11 +82,18 @@ def describe_inputs(fitted: FittedSchema) -> dict[str, Any]:
         "call": "graph(keys, jagged, numeric) -> {'probability': float32 [B], 'logit': float32 [B]}",
         "keys": [{"feature": f.name, "column": f.source, "type": types[f.name]} for f in schema.categorical],
         "jagged": {
-            f.name: {"column": f.source, "type": types[f.name], "weights": f.weights, "max_length": f.max_length}
+            f.name: {
+                "column": f.source,
+                "type": types[f.name],
+                "weights": f.weights,
+                "separator": f.separator,
+                "max_length": f.max_length,
+            }
             for f in schema.jagged
         },
         "numeric": [{"feature": f.name, "column": f.source, "width": f.width} for f in schema.numeric],
         "jagged_tensors": "values int64 [N], lengths int64 [B], and weights float32 [N] where there is a weights column",
+        "jagged_cells": "text is split at the separator, empty parts left out; of more than max_length ids the last count",
         "integer_key": "the integer itself",
         "string_key": "xxHash64, seed 0, of the UTF-8 bytes, as a signed 64-bit integer",
         "missing_key": MISSING_KEY,

@@ -9,6 +9,7 @@ import polars as pl
 from recembed.config import TrackingConfig
 from recembed.data.split import Part
 from recembed.export import GOLDEN_LOGIT, export_bundle
+from recembed.export.inputs import raw_columns
 from recembed.models import CTRModel
 from recembed.run.data import RunData
 from recembed.run.evaluate import PartResult
@@ -22,13 +23,13 @@ __all__ = ["golden_rows", "log_reports", "make_tracker"]
 _GOLDEN_ROWS = 256
 
 
-def make_tracker(config: TrackingConfig) -> Tracker:
-    """Build the tracker that the config names."""
+def make_tracker(config: TrackingConfig, *, resume: str | None = None) -> Tracker:
+    """Build the tracker that the config names; ``resume`` is the id of the tracked run to go on with."""
     if config.kind == "none":
         return NullTracker()
     from recembed.training.mlflow_tracking import MLflowTracker  # mlflow is slow to import
 
-    return MLflowTracker(config.experiment, config.uri)
+    return MLflowTracker(config.experiment, config.uri, resume=resume)
 
 
 def log_reports(
@@ -46,19 +47,20 @@ def log_reports(
         for name, frame in result.slices.items():
             tracker.table(f"{part}_{name}", frame)
     tracker.artifact(out / "metrics.json")
-    if data.config.tracking.log_model and tracker.run_id is not None and data.schema.role("item") is not None:
+    feature = _exported_feature(data.schema, fitted)
+    if data.config.tracking.log_model and tracker.run_id is not None and feature is not None:
         golden = pl.read_parquet(out / "golden.parquet")
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
-            export_bundle(model, fitted, bundle, golden=golden, run={"run_id": tracker.run_id})
-            tracker.model(bundle, golden.select(inputs_of(data.schema)))
+            export_bundle(model, fitted, bundle, golden=golden, feature=feature, run={"run_id": tracker.run_id})
+            tracker.model(bundle, golden.select(raw_columns(data.schema)))
 
 
-def inputs_of(schema: Schema) -> list[str]:
-    """Return the raw columns a model reads: those of the features, and the weights of bags."""
-    columns = [feature.source for feature in schema.features]
-    columns += [feature.weights for feature in schema.features if feature.weights]
-    return list(dict.fromkeys(columns))
+def _exported_feature(schema: Schema, fitted: FittedSchema) -> str | None:
+    """Return the feature whose vectors go along with the model: the item, else the first one with a vocabulary."""
+    item = schema.role("item")
+    features = ([item] if item else []) + [*schema.categorical, *schema.jagged]
+    return next((feature.name for feature in features if fitted.vocabulary_of(feature.name) is not None), None)
 
 
 def golden_rows(data: RunData, results: dict[str, PartResult]) -> pl.DataFrame:
@@ -68,7 +70,7 @@ def golden_rows(data: RunData, results: dict[str, PartResult]) -> pl.DataFrame:
     """
     frames = dict(data.splits.items())
     part: Part = "test" if "test" in results else "valid" if "valid" in results else "train"
-    rows = frames[part].select(inputs_of(data.schema)).head(_GOLDEN_ROWS).collect()
+    rows = frames[part].select(raw_columns(data.schema)).head(_GOLDEN_ROWS).collect()
     if part == "train":
         return rows
     return rows.with_columns(pl.Series(GOLDEN_LOGIT, results[part].logits[: rows.height]))

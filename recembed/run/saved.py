@@ -21,7 +21,7 @@ from recembed.run.data import open_data, open_rows, reading_rows
 from recembed.run.evaluate import PartResult, evaluate_part, score_rows, user_keys
 from recembed.run.files import write_table
 from recembed.schema.fitted import FittedSchema
-from recembed.training import find_checkpoint, load_checkpoint, read_manifest
+from recembed.training import find_checkpoint, load_checkpoint
 
 __all__ = ["SavedRun", "evaluate_run", "export_run", "load_run", "predict_run"]
 
@@ -55,9 +55,8 @@ def load_run(folder: Path | str) -> SavedRun:
         near = [str(p.parent) for p in folder.parent.glob("*/config.yaml")] if folder.parent.is_dir() else []
         hint = did_you_mean(str(folder), near) if near else ""
         raise ConfigError(f"run {folder} does not exist (no {folder / 'config.yaml'}){hint}")
-    config = load_config(folder / "config.yaml")
     place = find_checkpoint(folder / "checkpoint")
-    read_manifest(place)
+    config = load_config(place / "config.yaml")  # under the checkpoint's checksums
     fitted = FittedSchema.load(place / "fitted")
     model = build_model(fitted, config)
     load_checkpoint(place, model, fitted)
@@ -120,6 +119,8 @@ def predict_run(folder: Path | str, data: str, out: Path | str) -> dict[str, Any
     with _rows(run, data) as frame:
         rows = encode(frame, run.fitted, key_features=embedding_of(run.model).key_features, labels=False)
         raw = frame.collect()
+    if taken := [name for name in ("logit", "probability") if name in raw.columns]:
+        raise DataError(f"{data}: column {taken[0]!r} would be overwritten by the scores; rename it")
     if len(rows) == 0:
         raise DataError(f"{data} has no rows to score")
     logits = score_rows(run.model, rows, run.config.training.batch_size)
@@ -148,6 +149,8 @@ def export_run(
         raise ConfigError(f"metric = {metric!r}: expected 'dot' or 'cosine'")
     run = load_run(folder)
     golden = run.folder / "golden.parquet"
+    if not golden.is_file():
+        raise ConfigError(f"run {folder} is not finished (no {golden.name}); go on with --resume, then export")
     with reading(golden):
         rows = pl.read_parquet(golden)
     return export_bundle(
@@ -164,6 +167,6 @@ def export_run(
 
 
 def run_id(folder: Path) -> str:
-    """Return the id of the run in tracking, or what names it where there was none: its metrics' checksum."""
+    """Return the id of the run in tracking, or the random one it got where there was none."""
     metrics = json.loads((folder / "metrics.json").read_text())
     return str(metrics["run_id"])

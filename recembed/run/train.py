@@ -15,6 +15,7 @@ from recembed.run.build import build_model, embedding_of
 from recembed.run.data import RunData, open_data, reading_rows
 from recembed.run.evaluate import PartResult, evaluate_part, user_keys
 from recembed.run.files import prepare_folder, write_json, write_table, write_text
+from recembed.run.record import RunRecord, check_resumed, clear_outputs, data_digest
 from recembed.run.reports import golden_rows, log_reports, make_tracker
 from recembed.schema.fitted import FittedSchema
 from recembed.tables.collisions import collision_report
@@ -74,21 +75,28 @@ def train(
     with reading_rows(config):
         data = open_data(config)
         config = data.config
-        fitted, kept = _fitted(data, checkpoints, resume=resume)
+        begun = RunRecord.read(out) if resume else None
+        fitted, kept = _fitted(data, checkpoints, resume=begun is not None)
         model = build_model(fitted, config)
         parts = _encode(data, fitted, kept, model)
-    tracker = tracker or make_tracker(config.tracking)
+    digest = data_digest(parts)
+    if begun is None:
+        clear_outputs(out)
+    else:
+        check_resumed(out, begun, config, digest)
+    tracker = tracker or make_tracker(config.tracking, resume=begun.run_id if begun else None)
     tracker.start(config.name, config.to_dict(), {"recembed.run_folder": str(out.resolve())})
     done = False
     try:
+        RunRecord(digest, tracker.run_id).write(out)
         write_text(out / "config.yaml", config.to_yaml())
-        _report(out, tracker, data, fitted, model, parts)
+        _report(out, tracker, data, digest, model, parts)
         checkpointer = Checkpointer(checkpoints, fitted, config.to_dict())
         trained = Trainer(model, config.training, tracker=tracker, progress=progress).fit(
             _loader(parts["train"], config, training=True),
             _loader(parts["valid"], config, training=False) if len(parts["valid"]) else None,
             checkpoint=checkpointer,
-            resume=resume,
+            resume=begun is not None,
         )
         if trained.stopped == "interrupted":
             return RunResult(out, {}, trained, tracker.url, trained.warnings)
@@ -142,9 +150,10 @@ def _loader(data: EncodedData, config: RunConfig, *, training: bool) -> Loader:
 
 
 def _report(
-    out: Path, tracker: Tracker, data: RunData, fitted: FittedSchema, model: CTRModel, parts: dict[str, EncodedData]
+    out: Path, tracker: Tracker, data: RunData, digest: str, model: CTRModel, parts: dict[str, EncodedData]
 ) -> None:
-    tracker.dataset(data.name, digest=fitted.version, rows=fitted.rows, source=data.origin)
+    fitted = parts["train"].fitted
+    tracker.dataset(data.name, digest=digest, rows=fitted.rows, source=data.origin)
     tables = {
         "features": report(fitted, parts),
         "collisions": collision_report(embedding_of(model).tables, fitted.vocabularies),

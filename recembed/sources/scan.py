@@ -55,7 +55,7 @@ def scan(
     if kind in ("parquet", "ipc"):
         check_columnar(paths, kind)
         opener: Any = pl.scan_parquet if kind == "parquet" else pl.scan_ipc
-        frame: pl.LazyFrame = opener(paths, hive_partitioning=partitioned, glob=False)
+        frame: pl.LazyFrame = opener(paths, hive_partitioning=partitioned, try_parse_hive_dates=False, glob=False)
         return frame
     separator = separator or ("\t" if kind == "tsv" else ",")
     lossy = encoding == "utf8-lossy"

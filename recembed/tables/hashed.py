@@ -149,14 +149,14 @@ class _HashedTogether(Together):
         buckets = torch.tensor([tables[i].buckets for i in column])
         starts = torch.tensor([tables[i].first_bucket for i in column])
         self.register_buffer("column", torch.tensor(column), persistent=False)
-        self.register_buffer("salts", torch.cat([t.get_buffer("salts") for t in tables]), persistent=False)
         self.register_buffer("missing", torch.cat([t.get_buffer("missing") for t in tables]), persistent=False)
         self.register_buffer("buckets", buckets, persistent=False)
         self.register_buffer("starts", starts, persistent=False)
 
     def address(self, ids: Tensor) -> Tensor:
         keys = ids if self._one_each else ids[:, self.get_buffer("column")]  # [B, slots]
-        rows = hash_rows(keys, self.get_buffer("salts"), self.get_buffer("buckets")) + self.get_buffer("starts")
+        salts = torch.cat([table.get_buffer("salts") for table in self._tables])  # they may have been loaded since
+        rows = hash_rows(keys, salts, self.get_buffer("buckets")) + self.get_buffer("starts")
         return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows)
 
     def decode(self, rows: dict[int, Tensor], ids: Tensor) -> Tensor:

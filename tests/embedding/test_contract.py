@@ -130,6 +130,14 @@ def test_state_survives_a_round_trip(case: str, store: str) -> None:
     torch.testing.assert_close(fresh(rows).concat(), trained(rows).concat(), rtol=0, atol=0)
 
 
+@every_case
+def test_what_was_loaded_decides_not_the_seed_of_the_build(case: str) -> None:
+    trained, fresh = build(case, seed=0), build(case, seed=5)
+    fresh.load_state_dict(trained.state_dict())
+    rows = batch(16, trained.key_features)
+    torch.testing.assert_close(fresh(rows).concat(), trained(rows).concat(), rtol=0, atol=0)
+
+
 class _Exported(nn.Module):
     """A batch taken apart, as ``torch.export`` wants it."""
 

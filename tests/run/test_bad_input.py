@@ -109,6 +109,12 @@ def test_id_type_changed(trained: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "scores.parquet").exists()
 
 
+def test_a_column_the_scores_would_overwrite(trained: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, logit=pl.lit(0.0))
+    with pytest.raises(DataError, match="column 'logit' would be overwritten by the scores; rename it"):
+        predict_run(trained / "run", str(path), tmp_path / "scores.parquet")
+
+
 def test_a_bag_of_no_ids(trained: Path, tmp_path: Path) -> None:
     path = written(tmp_path, tags=pl.lit(""))
     assert predict_run(trained / "run", str(path), tmp_path / "scores.parquet")["rows"] == 1200
