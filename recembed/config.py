@@ -11,7 +11,8 @@ from recembed.data.split import SplitConfig
 from recembed.embedding import EmbeddingConfig
 from recembed.errors import ConfigError, did_you_mean
 from recembed.models import MODELS, ModelConfig
-from recembed.schema.feature import Schema, explain_validation
+from recembed.schema.feature import Schema
+from recembed.settings import explain_validation, parse_kind
 from recembed.sources import Format
 from recembed.training import TrainingConfig
 
@@ -90,16 +91,7 @@ def parse_model(raw: Any) -> ModelConfig:
     Raises:
         ConfigError: unknown kind or key, or a value out of range.
     """
-    if isinstance(raw, ModelConfig):
-        return raw
-    settings = {"kind": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else {}
-    kind = settings.get("kind")
-    if kind not in MODELS:
-        raise ConfigError(f"model kind {kind!r} is not known" + did_you_mean(str(kind), MODELS))
-    try:
-        return MODELS[kind].model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(explain_validation(error, f"model {kind!r}", MODELS[kind])) from None
+    return parse_kind(raw, MODELS, "model kind")
 
 
 class RunConfig(_Section):

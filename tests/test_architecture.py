@@ -15,7 +15,7 @@ import recembed
 PACKAGE = Path(recembed.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
-    *("errors", "hashing", "versions", "sources", "schema", "batch", "data"),
+    *("errors", "hashing", "versions", "settings", "sources", "schema", "batch", "data"),
     *("rows", "embedded", "pooling", "tables", "numeric", "embedding"),
     *("models", "evaluation", "training", "config", "export", "serve", "pyfunc", "run"),
     *("doctor", "quickstart", "cli", "__main__"),

@@ -13,7 +13,8 @@ import polars_hash  # noqa: F401  (registers .nchash)
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recembed.errors import ConfigError, DataError, did_you_mean
-from recembed.schema.feature import Schema, explain_validation
+from recembed.schema.feature import Schema
+from recembed.settings import explain_validation
 
 __all__ = ["Part", "SplitConfig", "Splits", "split_frame"]
 

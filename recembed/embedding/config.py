@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from recembed.errors import ConfigError, did_you_mean
 from recembed.numeric import NUMERIC, NumericConfig
 from recembed.rows import AnyRowOptimizer, Init, RowStoreName, RowWiseAdagrad
-from recembed.schema.feature import Feature, Schema, explain_validation
+from recembed.schema.feature import Feature, Schema
+from recembed.settings import parse_kind
 from recembed.tables import AnyTableConfig, FullConfig, TableConfig
 
 __all__ = ["EmbeddingConfig", "FeatureOptions", "parse_numeric"]
@@ -21,16 +22,7 @@ def parse_numeric(raw: Any) -> NumericConfig:
     Raises:
         ConfigError: unknown kind or key, or a value out of range.
     """
-    if isinstance(raw, NumericConfig):
-        return raw
-    settings = {"kind": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else {}
-    kind = settings.get("kind")
-    if kind not in NUMERIC:
-        raise ConfigError(f"numeric encoder {kind!r} is not known" + did_you_mean(str(kind), NUMERIC))
-    try:
-        return NUMERIC[kind].model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(explain_validation(error, f"numeric encoder {kind!r}", NUMERIC[kind])) from None
+    return parse_kind(raw, NUMERIC, "numeric encoder")
 
 
 AnyNumericConfig = Annotated[SerializeAsAny[NumericConfig], BeforeValidator(parse_numeric)]

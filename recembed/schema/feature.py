@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 import polars as pl
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 
 from recembed.errors import ConfigError, did_you_mean
+from recembed.settings import explain_validation
 from recembed.sources import Source, reading, scan
 
-__all__ = ["Feature", "Label", "Schema", "explain_validation"]
+__all__ = ["Feature", "Label", "Schema"]
 
 Kind = Literal["categorical", "bag", "sequence", "numeric"]
 
@@ -205,44 +205,3 @@ def _check_feature(feature: Feature, by_name: dict[str, Feature]) -> None:
             f"{where}: shares = {feature.shares!r}: expected another categorical, bag or sequence feature "
             "of this schema that shares no table itself"
         )
-
-
-def explain_validation(error: ValidationError, what: str, model: type[BaseModel]) -> str:
-    """Return one line for the first mistake pydantic found: place, value, what was expected, nearest key."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or what
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(model, first["loc"][:-1])
-        return f"{what}: {place}: unknown key {str(first['loc'][-1])!r}" + did_you_mean(str(first["loc"][-1]), known)
-    if first["type"] == "missing":
-        return f"{what}: {place}: required, but not given"
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if first["type"] == "value_error" else f" = {first['input']!r}"
-    return f"{what}: {place}{shown}: {message}" if place != what else f"{what}: {message}"
-
-
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    fields = model
-    for part in location:
-        field = None if isinstance(part, int) else _named(fields).get(part)
-        if field is None:
-            continue
-        inner = _record_in(field.annotation)
-        if inner is None:
-            break
-        fields = inner
-    return list(_named(fields))
-
-
-def _named(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _record_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _record_in(argument)
-        if found is not None:
-            return found
-    return None

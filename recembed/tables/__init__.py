@@ -2,10 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, SerializeAsAny
 
-from recembed.errors import ConfigError, did_you_mean
-from recembed.schema.feature import explain_validation
+from recembed.settings import parse_kind
 from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
 from recembed.tables.base import SideBySide, Table, TableConfig, TableSpec, Together
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
@@ -70,16 +69,7 @@ def parse_table(raw: Any) -> TableConfig:
     >>> parse_table({"kind": "hashed", "num_embeddings": 100}).kind, parse_table("full").kind
     ('hashed', 'full')
     """
-    if isinstance(raw, TableConfig):
-        return raw
-    settings = {"kind": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else {}
-    kind = settings.get("kind")
-    if kind not in TABLES:
-        raise ConfigError(f"table kind {kind!r} is not known" + did_you_mean(str(kind), TABLES))
-    try:
-        return TABLES[kind].model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(explain_validation(error, f"table {kind!r}", TABLES[kind])) from None
+    return parse_kind(raw, TABLES, "table kind")
 
 
 AnyTableConfig = Annotated[SerializeAsAny[TableConfig], BeforeValidator(parse_table)]
