@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from recembed import serve
     from recembed.batch import Batch
     from recembed.config import RunConfig, load_config
-    from recembed.data import EncodedData, Loader, encode, fit, load_dataset, scan, split_frame
+    from recembed.data import EncodedData, Loader, encode, fit, leak_check, load_dataset, report, scan, split_frame
     from recembed.embedded import Embedded
     from recembed.embedding import EmbeddingConfig, FeatureEmbedding
     from recembed.export import export_bundle, verify_bundle
@@ -38,10 +38,12 @@ __all__ = [
     "export_bundle",
     "export_run",
     "fit",
+    "leak_check",
     "load_config",
     "load_dataset",
     "load_run",
     "predict_run",
+    "report",
     "scan",
     "serve",
     "split_frame",
@@ -52,7 +54,17 @@ __all__ = [
 _ROOMS = {
     "recembed.batch": ("Batch",),
     "recembed.config": ("RunConfig", "load_config"),
-    "recembed.data": ("EncodedData", "Loader", "encode", "fit", "load_dataset", "scan", "split_frame"),
+    "recembed.data": (
+        "EncodedData",
+        "Loader",
+        "encode",
+        "fit",
+        "leak_check",
+        "load_dataset",
+        "report",
+        "scan",
+        "split_frame",
+    ),
     "recembed.embedded": ("Embedded",),
     "recembed.embedding": ("EmbeddingConfig", "FeatureEmbedding"),
     "recembed.export": ("export_bundle", "verify_bundle"),
