@@ -1,9 +1,18 @@
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from recembed.training.interrupt import Interrupt
+
+
+@pytest.fixture(autouse=True)
+def foreground() -> Iterator[None]:
+    """Answer Ctrl-C as a process in the foreground does; one that a shell put in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
