@@ -21,6 +21,7 @@ from recembed.rows.optimizers import SGD, Adagrad, RowOptimizer, RowWiseAdagrad
 __all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor"]
 
 _LANES = 4  # FBGEMM rows are multiples of four numbers
+_WIDEST = 16_384  # beyond it FBGEMM's CPU kernel crashes the process
 
 
 @contextmanager
@@ -65,7 +66,7 @@ class TorchRecStore(RowStore):
     asked-for width, and row-wise Adagrad divides by it.
 
     Raises:
-        ConfigError: the row rule is not among FBGEMM's on this device.
+        ConfigError: the row rule is not among FBGEMM's on this device, or rows are wider than it can take.
     """
 
     def _allocate(self, device: torch.device) -> None:
@@ -80,6 +81,10 @@ class TorchRecStore(RowStore):
             )
         self._kernels = _Kernels()
         for width, rows in self.stack_rows.items():
+            if width > _WIDEST:
+                raise ConfigError(
+                    f"rows of width {width}: FBGEMM takes at most {_WIDEST}; narrow them or set row_store to 'torch'"
+                )
             self._kernels[width] = _kernel(rows, _padded(width), rule, device)
         self._factor = {w: _gradient_factor(w) if isinstance(rule, RowWiseAdagrad) else 1.0 for w in self.stack_rows}
         self.set_learning_rate(self.learning_rate)

@@ -132,6 +132,12 @@ def test_auto_takes_plain_torch_for_a_rule_fbgemm_lacks() -> None:
         make_row_store("torchrec", TABLES, optimizer=Adam())
 
 
+@needs_fbgemm
+def test_rows_too_wide_for_fbgemm_are_refused() -> None:
+    with pytest.raises(ConfigError, match="rows of width 32768: FBGEMM takes at most 16384"):
+        store_of("torchrec", None, [RowTable("wide", 2, 32_768)])
+
+
 def test_planned_bytes_are_the_bytes_taken() -> None:
     planned = make_row_store("torch", TABLES, optimizer=RowWiseAdagrad(), device="meta")
     taken = make_row_store("torch", TABLES, optimizer=RowWiseAdagrad())
