@@ -8,6 +8,7 @@ import polars as pl
 
 from recembed.config import TrackingConfig
 from recembed.data.split import Part
+from recembed.errors import ExportError
 from recembed.export import GOLDEN_LOGIT, export_bundle
 from recembed.export.inputs import raw_columns
 from recembed.models import CTRModel
@@ -40,20 +41,31 @@ def log_reports(
     fitted: FittedSchema,
     results: dict[str, PartResult],
     metrics: dict[str, Any],
-) -> None:
-    """Tell the tracker what came out; with ``tracking.log_model`` also the model, as an exported bundle."""
+) -> list[str]:
+    """Tell the tracker what came out; with ``tracking.log_model`` also the model, as an exported bundle.
+
+    Returns:
+        What the user should know: why the model was not logged. It stops no run: training is done and kept.
+    """
     tracker.log(flat_numbers(metrics), metrics["steps"])
     for part, result in results.items():
         for name, frame in result.slices.items():
             tracker.table(f"{part}_{name}", frame)
     tracker.artifact(out / "metrics.json")
+    if not data.config.tracking.log_model or tracker.run_id is None:
+        return []
     feature = _exported_feature(data.schema, fitted)
-    if data.config.tracking.log_model and tracker.run_id is not None and feature is not None:
-        golden = pl.read_parquet(out / "golden.parquet")
+    if feature is None:
+        return ["the model was not logged: no feature has a vocabulary, so there are no vectors to export"]
+    golden = pl.read_parquet(out / "golden.parquet")
+    try:
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
             export_bundle(model, fitted, bundle, golden=golden, feature=feature, run={"run_id": tracker.run_id})
             tracker.model(bundle, golden.select(raw_columns(data.schema)))
+    except ExportError as error:
+        return [f"the model was not logged: {error}"]
+    return []
 
 
 def _exported_feature(schema: Schema, fitted: FittedSchema) -> str | None:

@@ -106,9 +106,9 @@ def train(
         write_json(out / "metrics.json", metrics)
         _keep(out, results)
         write_table(out / "golden.parquet", golden_rows(data, results))
-        log_reports(tracker, out, data, model, fitted, results, metrics)
+        notes = log_reports(tracker, out, data, model, fitted, results, metrics)
         done = True
-        return RunResult(out, metrics, trained, tracker.url, _warnings(trained, results))
+        return RunResult(out, metrics, trained, tracker.url, [*_warnings(trained, results), *notes])
     finally:
         tracker.end(ok=done)
 

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from recembed.config import RunConfig
+from recembed.errors import ExportError
 from recembed.run import RunResult, evaluate_run, export_run, load_run, predict_run, train
 from recembed.serve import load
 from recembed.training import MemoryTracker
@@ -118,3 +119,24 @@ def test_encoded_cache_trains_to_the_same_weights(result: RunResult, folder: Pat
     raw["data"]["cache"] = str(tmp_path / "cache")
     found = train(RunConfig.parse(raw), tmp_path / "run", progress=False)
     assert found.metrics["test"]["logloss"] == result.metrics["test"]["logloss"]
+
+
+def test_a_model_that_cannot_be_exported_is_a_warning_not_a_failed_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stored(MemoryTracker):
+        @property
+        def run_id(self) -> str:
+            return "stored"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ExportError("it cannot be traced")
+
+    monkeypatch.setattr("recembed.run.reports.export_bundle", refuse)
+    raw = settings(folder / "clicks.parquet", tracking={"kind": "none", "log_model": True})
+    raw["training"] |= {"epochs": 1}
+    tracker = Stored()
+    found = train(RunConfig.parse(raw), tmp_path / "run", progress=False, tracker=tracker)
+    assert found.warnings == ["the model was not logged: it cannot be traced"]
+    assert tracker.ok is True
+    assert (tmp_path / "run" / "metrics.json").is_file()
