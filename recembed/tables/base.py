@@ -7,7 +7,7 @@ Axes: ``*S`` any shape of ids, ``P`` slots (rows fetched per id), ``d`` width of
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -59,10 +59,23 @@ class TableSpec:
 
 
 class TableConfig(BaseModel):
-    """The settings of one method: flat, frozen, unknown keys refused. Subclasses fix ``kind``."""
+    """The settings of one method: flat, frozen, unknown keys refused. Subclasses fix ``kind``.
+
+    A method that can be sized has a field ``ratio``: its served bytes as a share of the exact table's.
+
+    Attributes:
+        recipe: The stages of a method that takes several, as in a run's ``stages``; empty for one training.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str
+    recipe: ClassVar[tuple[dict[str, Any], ...]] = ()
+
+    def resized(self, ratio: float) -> Self:
+        """Return these settings with ``ratio``, or themselves where the method has a fixed size."""
+        if "ratio" not in type(self).model_fields or getattr(self, "num_embeddings", None) is not None:
+            return self
+        return self.model_copy(update={"ratio": ratio})
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, "Table"]:
         """Build one table per spec, keyed by its name; methods that share rows see all their features at once."""
@@ -76,6 +89,7 @@ class Table(nn.Module, ABC):
         reads: ``ids`` of the vocabulary, or raw 64-bit ``keys``.
         concat: decode only lays the rows of an id side by side; it costs nothing.
         additive: decode only adds the rows of an id up (one row is the simplest case), so pooling may precede it.
+        moves_rows: ``before_lookup`` wants to be called.
         slots: The row table of each row an id fetches; equal records are shared rows.
         embedding_dim: Width of the vectors.
     """
@@ -83,11 +97,13 @@ class Table(nn.Module, ABC):
     reads: Literal["ids", "keys"] = "ids"
     concat: bool = False
     additive: bool = False
+    moves_rows: bool = False
 
     def __init__(self, slots: Sequence[RowTable], embedding_dim: int) -> None:
         super().__init__()
         self.slots = tuple(slots)
         self.embedding_dim = embedding_dim
+        self._losses: list[Tensor] = []
 
     @abstractmethod
     def address(self, ids: Tensor) -> Tensor:
@@ -99,8 +115,70 @@ class Table(nn.Module, ABC):
 
     @property
     def overhead_bytes(self) -> int:
-        """Bytes the method serves beside its rows: dense parameters, remaps, salts."""
+        """Bytes the method holds beside its rows: dense parameters, remaps, salts."""
         return sum(t.numel() * t.element_size() for t in [*self.parameters(), *self.buffers()])
+
+    @property
+    def served_rows(self) -> dict[str, int]:
+        """Planned bytes of the rows as served, by row table; tables that several features share count once."""
+        return {slot.name: slot.bytes for slot in self.slots}
+
+    @property
+    def served_overhead_bytes(self) -> int:
+        """Planned bytes served beside the rows."""
+        return self.overhead_bytes
+
+    def before_lookup(self, store: RowStore, ids: Tensor) -> None:
+        """Move rows and optimiser rows before a training step reads ``ids``, int64 ``[N]``: admission, rounding.
+
+        Called only where ``moves_rows``, under ``no_grad``. What it does may depend on buffers, rows and ids alone, so
+        that a resumed run goes on bit for bit.
+        """
+
+    def add_loss(self, loss: Tensor) -> None:
+        """Add a scalar to the training loss of this step; for ``decode`` in training."""
+        self._losses.append(loss)
+
+    def take_losses(self) -> list[Tensor]:
+        """Return what ``add_loss`` was given since the last time."""
+        losses, self._losses = self._losses, []
+        return losses
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; losses that nobody took are dropped."""
+        self._losses = []
+        return super().train(mode)
+
+    def search_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that a search stage moves by the loss of validation rows."""
+        return []
+
+    def width_choices(self) -> tuple[int, ...]:
+        """Return the widths between which an evolutionary search may choose; none by default."""
+        return ()
+
+    def choose_width(self, width: int) -> None:
+        """Take one of ``width_choices`` from now on."""
+        raise ConfigError(f"{type(self).__name__} has no widths to choose from; search methods that do")
+
+    def settle(self, store: RowStore) -> dict[str, float]:
+        """Fix what training found (which rows stay, which widths, which codes) and return it by name.
+
+        From then on the table trains and serves under these decisions; they are buffers, part of the checkpoint.
+        The base settles nothing.
+        """
+        return {}
+
+    def compact(self, store: RowStore) -> "Table":
+        """Return the form that serves the trained vectors in the fewest bytes; itself where that is it already.
+
+        A compact table holds its own bytes as buffers (rows, codes, remaps), decodes with plain torch ops, and gives
+        the vectors of evaluation mode.
+
+        Raises:
+            ConfigError: the method has to be settled first.
+        """
+        return self
 
     @classmethod
     def together(cls, tables: Sequence["Table"]) -> "Together":

@@ -70,7 +70,7 @@ def test_shapes(case: str, store: str) -> None:
 @every_case
 @every_store
 def test_a_row_does_not_depend_on_its_batch(case: str, store: str) -> None:
-    embedding = build(case, store)
+    embedding = build(case, store).eval()
     rows = batch(9, embedding.key_features)
     together = embedding(rows)
     for place in range(9):
@@ -85,6 +85,7 @@ def test_both_stores_train_alike(case: str) -> None:
     for store in STORES:
         embedding = build(case, store, settings={"l2": 0.1, "row_optimizer": RowWiseAdagrad(learning_rate=0.1)})
         for step in range(4):
+            torch.manual_seed(step)  # some methods draw widths
             objective(embedding, batch(32, embedding.key_features, seed=step)).backward()
         after.append(embedding.state_dict())
     for key, value in after[0].items():
