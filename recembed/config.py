@@ -36,6 +36,7 @@ class DataConfig(_Section):
         encoding: ``utf8-lossy`` puts U+FFFD in place of bytes of a text file that are not UTF-8.
         dtypes: Types of text columns that content does not tell (``string`` keeps leading zeros of ids).
         use: Features to keep, if not all of the schema's.
+        where: Rows to keep before the split: the values allowed, by column (``{rating: [1, 2, 4, 5]}``).
         cache: Folder for the encoded rows, which are then mapped from disk instead of held in memory.
     """
 
@@ -48,6 +49,7 @@ class DataConfig(_Section):
     encoding: Literal["utf8", "utf8-lossy"] = "utf8"
     dtypes: dict[str, Literal["int", "float", "string"]] = {}
     use: tuple[str, ...] | None = None
+    where: dict[str, Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]] = {}
     cache: Path | None = None
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Every file in ``configs/`` is a whole run of a known data set."""
+"""Every file in ``configs/`` is a whole run of a known data set, or (``compare_*``) a comparison of runs."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from recembed.quickstart import METHODS, method_config
 from recembed.run.build import select_features
 
 FOLDER = Path(__file__).parent.parent / "configs"
-FILES = sorted(FOLDER.glob("*.yaml"))
+FILES = sorted(set(FOLDER.glob("*.yaml")) - set(FOLDER.glob("compare_*.yaml")))
 FLOOR = {
     "avazu_sample": 0.65,
     "book_crossing": 0.65,

@@ -1,6 +1,6 @@
 """Config → the rows of a run: opened, checked, split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import polars as pl
 
 from recembed.config import RunConfig
 from recembed.data import SplitConfig, Splits, check_columns, load_dataset, reading, scan, split_frame
-from recembed.errors import ConfigError
+from recembed.errors import ConfigError, DataError, did_you_mean
 from recembed.run.build import select_features
 from recembed.schema.feature import Schema
 from recembed.schema.fitted import KeyType
@@ -39,7 +39,7 @@ def open_data(config: RunConfig) -> RunData:
     """Open the rows of a run and cut them; nothing but headers (and split thresholds) is read yet.
 
     Raises:
-        DataError: a file or column is missing or of another type.
+        DataError: a file or column is missing or of another type, or ``data.where`` does not fit one.
         ConfigError: the schema has no label.
     """
     data = config.data
@@ -58,8 +58,36 @@ def open_data(config: RunConfig) -> RunData:
     if not schema.labels:
         raise ConfigError(f"data {name!r} has no label; name one under schema.labels")
     check_columns(frame, schema)
+    frame = _where(frame, data.where)
     effective = config.model_copy(update={"schema_": schema, "split": split})
     return RunData(effective, schema, split_frame(frame, split, schema), name, origin)
+
+
+def _where(frame: pl.LazyFrame, allowed: Mapping[str, Sequence[bool | int | float | str]]) -> pl.LazyFrame:
+    """Keep the rows whose value is listed in every column that ``allowed`` names; a missing value never is.
+
+    Raises:
+        DataError: no such column, or a listed value is not of its type.
+    """
+    types = frame.collect_schema() if allowed else {}
+    for name, values in allowed.items():
+        if name not in types:
+            raise DataError(f"data.where: column {name!r} is not in the data" + did_you_mean(name, types))
+        for value in values:
+            if not _fits(value, types[name]):
+                raise DataError(
+                    f"data.where: {value!r} in {name!r}: expected values of type {types[name]}, as the column"
+                )
+        frame = frame.filter(pl.col(name).is_in(pl.Series(values, dtype=types[name]).implode()))
+    return frame
+
+
+def _fits(value: bool | int | float | str, column: pl.DataType) -> bool:
+    if isinstance(value, str):
+        return column == pl.String
+    if isinstance(value, bool):
+        return column == pl.Boolean
+    return column.is_float() or (column.is_integer() and value == int(value))
 
 
 def open_rows(
