@@ -21,12 +21,17 @@ Combine = Literal["concat", "sum", "mean"]
 class HashedConfig(TableConfig):
     """A smaller table per feature, addressed by hash; a feature it would not shrink keeps its exact table.
 
+    Published baselines ("split" hashing in Unified Embedding) hash every feature, also those of a few ids and also at
+    the bytes of the exact tables, and so collide everywhere: ``keep_exact: false`` is that baseline.
+
     Attributes:
         num_embeddings: Rows per feature; if None, ``ratio`` of the vocabulary.
         ratio: Rows as a share of the vocabulary's.
         probes: Rows fetched per id, each by a hash of its own.
         combine: ``sum`` or ``mean`` of the probes (fewer full collisions), or ``concat`` of rows that are
             ``embedding_dim / probes`` wide.
+        keep_exact: Keep exact tables where hashing would not shrink; False hashes every feature, with at least one
+            row beside that of missing values.
 
     Raises:
         ConfigError: ``probes`` does not divide ``embedding_dim`` under ``concat``; no size for a feature
@@ -38,6 +43,7 @@ class HashedConfig(TableConfig):
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     probes: Annotated[int, Field(ge=1, le=64)] = 1
     combine: Combine = "concat"
+    keep_exact: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> "HashedConfig":
@@ -51,7 +57,7 @@ class HashedConfig(TableConfig):
 
     def _build_one(self, spec: TableSpec, seed: int) -> Table:
         combine, width = probe_width(spec, self.probes, self.combine)
-        if not self._shrinks(spec):
+        if not self._hashes(spec):
             return FullTable.of(spec)
         table = RowTable(spec.table_name(), self._rows(spec, spec.embedding_dim, width), width, spec.init)
         salts = [salt(spec.name, probe, seed) for probe in range(self.probes)]
@@ -62,9 +68,9 @@ class HashedConfig(TableConfig):
             return max(self.num_embeddings, 2)
         return max(2, int((self.ratio or 0.25) * spec.known_ids("hashed") * embedding_dim / width))
 
-    def _shrinks(self, spec: TableSpec) -> bool:
+    def _hashes(self, spec: TableSpec) -> bool:
         """Decide by the feature's vectors, for its first-order weights too: both must read keys, or both ids."""
-        if spec.num_embeddings is None:
+        if spec.num_embeddings is None or not self.keep_exact:
             return True
         dim = spec.vector_dim or spec.embedding_dim
         width = dim // self.probes if self.combine == "concat" else dim

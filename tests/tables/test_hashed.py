@@ -1,5 +1,7 @@
 """Hash methods: the properties of the fact sheet, on small stores with known answers."""
 
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -83,6 +85,22 @@ def test_tiny_features_stay_exact_within_the_budget() -> None:
 
 def test_a_feature_that_would_not_shrink_keeps_its_exact_table() -> None:
     assert isinstance(HashedConfig(num_embeddings=50).build(specs(40), seed=0)["f0"], FullTable)
+
+
+def test_the_published_baseline_hashes_every_feature_at_the_bytes_of_the_exact_tables() -> None:
+    tables = HashedConfig(ratio=1.0, keep_exact=False).build(specs(4000, 5), seed=0)
+    rows = {name: table.slots[0].num_embeddings for name, table in tables.items()}
+    assert rows == {"f0": 4000, "f1": 5}
+    taken = [len(tables[name].address(torch.arange(size)).unique()) for name, size in (("f0", 4000), ("f1", 5))]
+    assert abs(taken[0] - 4000 * (1 - math.exp(-1))) < 100, "as many distinct rows as balls in as many bins leave filled"
+    assert taken[1] < 5, "with the missing value's row taken off, five ids do not fit"
+    kept = HashedConfig(ratio=1.0).build(specs(4000, 5), seed=0)
+    assert all(isinstance(table, FullTable) for table in kept.values())
+
+
+def test_a_tiny_feature_that_is_hashed_keeps_one_row_for_values() -> None:
+    table = HashedConfig(ratio=0.1, keep_exact=False).build(specs(5), seed=0)["f0"]
+    assert table.address(torch.tensor([1, 2, MISSING_KEY]))[:, 0].tolist() == [1, 1, 0]
 
 
 def test_size_classes_are_stores_of_their_own() -> None:
