@@ -92,7 +92,9 @@ def test_the_published_baseline_hashes_every_feature_at_the_bytes_of_the_exact_t
     rows = {name: table.slots[0].num_embeddings for name, table in tables.items()}
     assert rows == {"f0": 4000, "f1": 5}
     taken = [len(tables[name].address(torch.arange(size)).unique()) for name, size in (("f0", 4000), ("f1", 5))]
-    assert abs(taken[0] - 4000 * (1 - math.exp(-1))) < 100, "as many distinct rows as balls in as many bins leave filled"
+    assert abs(taken[0] - 4000 * (1 - math.exp(-1))) < 100, (
+        "as many distinct rows as balls in as many bins leave filled"
+    )
     assert taken[1] < 5, "with the missing value's row taken off, five ids do not fit"
     kept = HashedConfig(ratio=1.0).build(specs(4000, 5), seed=0)
     assert all(isinstance(table, FullTable) for table in kept.values())
