@@ -1,8 +1,9 @@
 """Settings of the embedding part of a run: which method, pooling and numeric encoder each feature gets."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from recembed.errors import ConfigError, did_you_mean
 from recembed.numeric import NUMERIC, NumericConfig
@@ -11,7 +12,7 @@ from recembed.schema.feature import Feature, Schema
 from recembed.settings import parse_kind
 from recembed.tables import AnyTableConfig, FullConfig, TableConfig
 
-__all__ = ["EmbeddingConfig", "FeatureOptions", "parse_numeric"]
+__all__ = ["EmbeddingConfig", "FeatureOptions", "parse_bytes", "parse_numeric"]
 
 PoolingOption = Literal["sum", "mean", "max", "none"]
 
@@ -23,6 +24,27 @@ def parse_numeric(raw: Any) -> NumericConfig:
         ConfigError: unknown kind or key, or a value out of range.
     """
     return parse_kind(raw, NUMERIC, "numeric encoder")
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def parse_bytes(raw: Any) -> Any:
+    """Turn ``20 MB``, ``1.5 GiB`` or a number into bytes; decimal units are powers of 1,000.
+
+    Raises:
+        ValueError: the text is no size.
+
+    >>> parse_bytes("20 MB"), parse_bytes("1.5 KiB"), parse_bytes(791_000)
+    (20000000, 1536, 791000)
+    """
+    if not isinstance(raw, str):
+        return raw
+    found = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", raw)
+    if not found or found[2].lower() not in _UNITS:
+        raise ValueError(f"{raw!r} is no size: expected a number and a unit, such as '20 MB' or '1.5 GiB'")
+    return round(float(found[1]) * _UNITS[found[2].lower()])
 
 
 AnyNumericConfig = Annotated[SerializeAsAny[NumericConfig], BeforeValidator(parse_numeric)]
@@ -51,6 +73,9 @@ class EmbeddingConfig(BaseModel):
         table: Method of every categorical, bag and sequence feature: one word, or a mapping with ``kind``.
         numeric: Encoder of every numeric feature, likewise.
         features: What single features do differently.
+        embedding_budget: Bytes that the tables may take as they are served, first-order weights included: a number, or
+            text such as ``20 MB``. The ``ratio`` of every method that has one is solved for it.
+        ratio: The budget as a share of the bytes of exact tables.
         project: Bring fields of other widths to ``embedding_dim`` by a learned projection.
         l2: Penalty ``l2 / 2 * sum(row**2)`` over the rows looked up, averaged over the batch.
         init: Law of fresh rows; first-order weights start at zero.
@@ -67,11 +92,19 @@ class EmbeddingConfig(BaseModel):
     table: AnyTableConfig = FullConfig()
     numeric: AnyNumericConfig = parse_numeric("standardize")
     features: dict[str, FeatureOptions] = {}
+    embedding_budget: Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)] | None = None
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     project: bool = False
     l2: Annotated[float, Field(ge=0)] = 0.0
     init: Init = Init(scale=0.05, law="uniform")
     row_store: RowStoreName = "auto"
     row_optimizer: AnyRowOptimizer = RowWiseAdagrad()
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> "EmbeddingConfig":
+        if self.embedding_budget is not None and self.ratio is not None:
+            raise ValueError("embedding_budget and ratio are both given; keep one of them")
+        return self
 
     def table_of(self, name: str) -> TableConfig:
         """Return the method of feature ``name``."""

@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from recembed.batch import Batch
-from recembed.embedding.config import EmbeddingConfig
+from recembed.embedding.config import EmbeddingConfig, PoolingOption
 from recembed.embedding.groups import ColumnGroup, JaggedFeature, group_columns
 from recembed.embedding.lookup import Lookups, Request
 from recembed.numeric import NumericEncoder
 from recembed.rows import RowStore
+from recembed.schema.feature import Schema
 from recembed.schema.fitted import FittedSchema
 from recembed.tables import Table
 
 __all__ = ["FirstOrderWeights"]
+
+_POOLING: dict[PoolingOption, PoolingOption] = {"sum": "sum", "mean": "mean", "none": "mean", "max": "mean"}
 
 
 class FirstOrderWeights(nn.Module):
@@ -40,12 +43,8 @@ class FirstOrderWeights(nn.Module):
     ) -> None:
         super().__init__()
         schema = fitted.schema
-        self.columns = nn.ModuleList(group_columns(schema.categorical, tables, store))
-        self.jagged = nn.ModuleList()
-        for feature in schema.jagged:
-            pooling = config.pooling_of(feature)
-            pooling = "mean" if pooling in ("none", "max") else pooling
-            self.jagged.append(JaggedFeature(feature, tables[feature.vocabulary_name], store, pooling))
+        self.pooling: dict[str, PoolingOption] = {f.name: _POOLING[config.pooling_of(f)] for f in schema.jagged}
+        self.place(schema, tables, store)
         self.numeric = nn.ModuleList()
         self._numeric_columns: list[slice] = []
         for feature, place in zip(schema.numeric, fitted.numeric_columns, strict=True):
@@ -53,6 +52,14 @@ class FirstOrderWeights(nn.Module):
             if encoder.interacts:
                 self.numeric.append(encoder)
                 self._numeric_columns.append(slice(place.start, place.start + place.width))
+
+    def place(self, schema: Schema, tables: Mapping[str, Table], store: RowStore) -> None:
+        """Read the weights from these tables and this store from now on."""
+        self.columns = nn.ModuleList(group_columns(schema.categorical, tables, store))
+        self.jagged = nn.ModuleList(
+            JaggedFeature(feature, tables[feature.vocabulary_name], store, self.pooling[feature.name])
+            for feature in schema.jagged
+        )
 
     def request(self, lookups: Lookups, batch: Batch) -> list[dict[int, Request]]:
         """Ask for the weights of a batch; where nothing but a sum is needed the kernel adds them up."""

@@ -17,7 +17,7 @@ from recembed.rows import RowStore
 from recembed.schema.feature import Feature
 from recembed.tables import SideBySide, Table, Together
 
-__all__ = ["ColumnGroup", "JaggedFeature", "group_columns"]
+__all__ = ["ColumnGroup", "JaggedFeature", "group_columns", "in_schema_order"]
 
 
 class ColumnGroup(nn.Module):
@@ -39,7 +39,8 @@ class ColumnGroup(nn.Module):
         self.together.bind(store)
         self.widths = self.together.embedding_dims
         self.additive = self.together.additive
-        self._every = list(columns) == list(range(len(features)))
+        self.places = tuple(columns)
+        self._every = self.places == tuple(range(len(features)))
         self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64), persistent=False)
 
     def take(self, ids: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class ColumnGroup(nn.Module):
 
 
 def group_columns(features: Sequence[Feature], tables: Mapping[str, Table], store: RowStore) -> list[ColumnGroup]:
-    """Group single-id features by the class of their table, keeping the schema's order within a class.
+    """Group single-id features by the class of their table, keeping the schema's order within a group.
 
     Classes whose decode is free and whose rows have one width become one group.
     """
@@ -79,9 +80,29 @@ def group_columns(features: Sequence[Feature], tables: Mapping[str, Table], stor
     groups = [part for part in parts if not part[1].concat]
     for widths in {together.widths: None for _, together in parts if together.concat}:
         same = [(columns, together) for columns, together in parts if together.concat and together.widths == widths]
-        columns = [column for own, _ in same for column in own]
-        groups.append((columns, same[0][1] if len(same) == 1 else SideBySide([together for _, together in same])))
+        groups.append(same[0] if len(same) == 1 else _side_by_side(same))
     return [ColumnGroup(features, columns, together, store) for columns, together in groups]
+
+
+def _side_by_side(parts: Sequence[tuple[list[int], Together]]) -> tuple[list[int], Together]:
+    columns = sorted(column for own, _ in parts for column in own)
+    places = [[columns.index(column) for column in own] for own, _ in parts]
+    return columns, SideBySide([together for _, together in parts], places)
+
+
+def in_schema_order(groups: Sequence[ColumnGroup], vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the vectors of all groups as pieces that, side by side, follow the order of the schema's columns.
+
+    So the order of the fields never depends on their methods, and a compact embedding fits the model it came from.
+    """
+    if len(groups) < 2:
+        return list(vectors)
+    pieces = {
+        column: piece
+        for group, values in zip(groups, vectors, strict=True)
+        for column, piece in zip(group.places, torch.split(values, list(group.widths), dim=1), strict=True)
+    }
+    return [pieces[column] for column in sorted(pieces)]
 
 
 def _by_slot(requests: Mapping[int, Request], together: Together) -> dict[int, Tensor]:

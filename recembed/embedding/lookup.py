@@ -11,8 +11,9 @@ from torch import Tensor
 from recembed.errors import RecembedError
 from recembed.pooling import pool
 from recembed.rows import RowStore, decay_lookups
+from recembed.tables import Table
 
-__all__ = ["Lookups", "Request"]
+__all__ = ["Lookups", "Request", "table_vectors"]
 
 
 @dataclass(slots=True)
@@ -95,3 +96,15 @@ class Lookups:
         sizes = [len(request.addresses) for request in requests]
         for request, part in zip(requests, torch.split(rows, sizes), strict=True):
             request.result = part if request.offsets is None else pool(part, request.offsets, "sum")
+
+
+def table_vectors(table: Table, store: RowStore, ids: Tensor) -> Tensor:
+    """Return the vectors of ``ids`` of one table, without gradient.
+
+    Shapes:
+        ids: int64 ``[N]``, on the store's device. Returns float32 ``[N, D]``.
+    """
+    with torch.no_grad():
+        addresses = table.address(ids)  # [N, P]
+        rows = [store.rows(slot.name)[addresses[:, p]] for p, slot in enumerate(table.slots)]
+        return table.decode(rows, ids)

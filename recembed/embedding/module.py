@@ -4,24 +4,27 @@ All ids of all features are addressed first, then looked up in one call per row 
 Axes: ``B`` rows, ``D`` width of a field, ``W`` numeric columns.
 """
 
+import copy
+from collections.abc import Iterator
 from itertools import chain
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from recembed.batch import Batch
 from recembed.embedded import Embedded, KeyedTensor, PaddedSequence
+from recembed.embedding.budget import fit_to_budget, own_bytes, served_bytes
 from recembed.embedding.config import EmbeddingConfig
 from recembed.embedding.first_order import FirstOrderWeights
-from recembed.embedding.groups import ColumnGroup, JaggedFeature, group_columns
-from recembed.embedding.lookup import Lookups
+from recembed.embedding.groups import ColumnGroup, JaggedFeature, group_columns, in_schema_order
+from recembed.embedding.lookup import Lookups, table_vectors
 from recembed.embedding.tables import build_tables
 from recembed.errors import ConfigError
 from recembed.numeric import NumericEncoder
-from recembed.rows import RowStore, make_row_store
+from recembed.rows import RowStore, make_row_store, plain_copy
 from recembed.schema.fitted import FittedSchema
-from recembed.tables import Table
+from recembed.tables import ServedTable, Table
 
 __all__ = ["FeatureEmbedding"]
 
@@ -66,6 +69,8 @@ class FeatureEmbedding(nn.Module):
         self.embedding_dim = self.config.embedding_dim
         self.linear = linear
         self.config.check(self.schema)
+        parts = [part for part, wanted in ((False, fields), (True, linear)) if wanted]
+        self.config = fit_to_budget(fitted, self.config, parts, seed)
         tables = build_tables(fitted, self.config, linear=False, seed=seed) if fields else {}
         weights = build_tables(fitted, self.config, linear=True, seed=seed) if linear else {}
         for name in tables.keys() & weights.keys():
@@ -78,18 +83,34 @@ class FeatureEmbedding(nn.Module):
         self.store: RowStore = make_row_store(
             self.config.row_store, list(slots), optimizer=self.config.row_optimizer, seed=seed, device=device
         )
-        self.tables: dict[str, Table] = tables or weights
+        self.num_embeddings = {name: vocabulary.num_embeddings for name, vocabulary in fitted.vocabularies.items()}
+        self._fields = fields
+        self.compacted = False
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.columns = nn.ModuleList(group_columns(self.schema.categorical, tables, self.store) if fields else [])
-            self.jagged = nn.ModuleList(
-                JaggedFeature(feature, tables[feature.vocabulary_name], self.store, self.config.pooling_of(feature))
-                for feature in (self.schema.jagged if fields else ())
-            )
             self.numeric, self._numeric_columns = self._numbers(fitted, fields=fields)
             self.first_order = FirstOrderWeights(fitted, self.config, weights, self.store) if linear else None
+            self._place(tables, weights)
             self._lay_out()
         self.to(device)
+
+    def _place(self, tables: dict[str, Table], weights: dict[str, Table]) -> None:
+        """Read vectors and first-order weights from these tables, whose rows are in the store."""
+        self.tables, self.weights = tables or weights, weights
+        fields = self._fields
+        self.columns = nn.ModuleList(group_columns(self.schema.categorical, tables, self.store) if fields else [])
+        self.jagged = nn.ModuleList(
+            JaggedFeature(feature, tables[feature.vocabulary_name], self.store, self.config.pooling_of(feature))
+            for feature in (self.schema.jagged if fields else ())
+        )
+        if self.first_order is not None:
+            self.first_order.place(self.schema, weights, self.store)
+        self._movers = [(name, table) for name, table in self._named_tables() if table.moves_rows]
+
+    def _named_tables(self) -> Iterator[tuple[str, Table]]:
+        yield from self.tables.items()
+        if self.weights is not self.tables:
+            yield from self.weights.items()
 
     def _numbers(self, fitted: FittedSchema, *, fields: bool) -> tuple[nn.ModuleList, dict[str, slice]]:
         encoders, columns = nn.ModuleList(), {}
@@ -104,7 +125,8 @@ class FeatureEmbedding(nn.Module):
     def _lay_out(self) -> None:
         pooled = [(j.name, j.width) for j in self._jagged_features if j.pooling != "none"]
         self.sequence_widths = {j.name: j.width for j in self._jagged_features if j.pooling == "none"}
-        columns = [pair for group in self._groups for pair in zip(group.keys, group.widths, strict=True)]
+        widths = {k: w for group in self._groups for k, w in zip(group.keys, group.widths, strict=True)}
+        columns = [(feature.name, widths[feature.name]) for feature in self.schema.categorical if widths]
         numbers = list(zip(self._numeric_columns, self._encoders, strict=True))
         fields = [*columns, *pooled, *((name, e.embedding_dim) for name, e in numbers if e.interacts)]
         self.field_keys = tuple(name for name, _ in fields)
@@ -122,13 +144,15 @@ class FeatureEmbedding(nn.Module):
     def forward(self, batch: Batch) -> Embedded:
         """Embed one batch; see ``Embedded`` for the shapes."""
         decay = self.config.l2 / max(int(batch.ids.shape[0]), 1) if self.config.l2 and self.training else 0.0
+        if self.training and self._movers:
+            self._move_rows(batch)
         lookups = Lookups(self.store, decay)
         columns = [(group, ids := group.take(batch.ids), group.request(lookups, ids)) for group in self._groups]
         jagged = [(j, j.request(lookups, batch.jagged[j.name])) for j in self._jagged_features]
         weights = self.first_order.request(lookups, batch) if self.first_order is not None else []
         lookups.gather()
 
-        pieces = [group.decode(requests, ids) for group, ids, requests in columns]
+        pieces = in_schema_order(self._groups, [group.decode(requests, ids) for group, ids, requests in columns])
         sequences: dict[str, PaddedSequence] = {}
         for feature, requests in jagged:
             vectors = feature.finish(requests, batch.jagged[feature.name])
@@ -157,6 +181,64 @@ class FeatureEmbedding(nn.Module):
             values = torch.cat([project(part) for project, part in zip(self.projections, parts, strict=True)], dim=1)
         return KeyedTensor(self.field_keys, self.field_widths, values)
 
+    @torch.no_grad()
+    def _move_rows(self, batch: Batch) -> None:
+        for name, table in self._movers:
+            columns = [i for i, f in enumerate(self.schema.categorical) if f.vocabulary_name == name]
+            bags = [batch.jagged[f.name].values for f in self.schema.jagged if f.vocabulary_name == name]
+            table.before_lookup(self.store, torch.cat([*batch.ids[:, columns].unbind(1), *bags]))
+
+    def take_auxiliary_loss(self) -> Tensor | None:
+        """Return the sum of what the methods add to the training loss of the last batch; None where they add nothing."""
+        losses = [loss for _, table in self._named_tables() for loss in table.take_losses()]
+        return torch.stack(losses).sum() if losses else None
+
+    def all_tables(self) -> dict[str, Table]:
+        """Return the tables of the vectors by vocabulary name, and those of first-order weights as ``name.linear``."""
+        own = {} if self.weights is self.tables else self.tables
+        return own | {f"{name}.linear": table for name, table in self.weights.items()}
+
+    @torch.no_grad()
+    def compact(self) -> "FeatureEmbedding":
+        """Return a copy in its serving form: every table compacted where that makes it smaller, rows on CPU.
+
+        It gives the vectors of evaluation mode and cannot be trained. ``bytes`` of the copy are what it serves.
+
+        Raises:
+            ConfigError: a method has to be settled first.
+        """
+        if self.compacted:
+            return self
+        tables = {name: self._compacted(name, table) for name, table in self.tables.items()}
+        weights = tables if self.weights is self.tables else {n: self._compacted(n, t) for n, t in self.weights.items()}
+        slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))
+        store = plain_copy(self.store, list(slots))
+        served = copy.deepcopy(self, {id(self.store): store})
+        served._place(tables if self._fields else {}, weights)
+        served.eval().cpu().compacted = True
+        return served
+
+    def _compacted(self, name: str, table: Table) -> Table:
+        """Return the compact table, or its plain vectors where these take fewer bytes."""
+        compact = table.compact(self.store)
+        if compact is table:
+            return table
+        ids = self.num_embeddings.get(name)
+        if ids is None or table.reads == "keys" or own_bytes(compact) <= 4 * ids * table.embedding_dim:
+            return compact
+        every = torch.arange(ids, device=self.device)
+        return ServedTable(table_vectors(table.eval(), self.store, every), table.embedding_dim)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode.
+
+        Raises:
+            ConfigError: this is a compact embedding, which serves and cannot be trained.
+        """
+        if mode and self.compacted:
+            raise ConfigError("a compact embedding cannot be trained: build the model from its config and checkpoint")
+        return super().train(mode)
+
     @property
     def _groups(self) -> list[ColumnGroup]:
         return [cast(ColumnGroup, group) for group in self.columns]
@@ -170,6 +252,16 @@ class FeatureEmbedding(nn.Module):
         return [cast(NumericEncoder, encoder) for encoder in self.numeric]
 
     @property
+    def device(self) -> torch.device:
+        """Where rows and parameters live."""
+        return next(chain(self.store.buffers(), self.buffers(), self.parameters())).device
+
+    @property
     def bytes(self) -> int:
         """Bytes of all rows as float32, first-order weights included, and of what the methods keep beside them."""
-        return self.store.bytes + sum(table.overhead_bytes for table in self.tables.values())
+        return self.store.bytes + sum(table.overhead_bytes for table in self.all_tables().values())
+
+    @property
+    def served_bytes(self) -> int:
+        """Planned bytes of the serving form; after training ``compact().bytes`` are the bytes taken, never more."""
+        return served_bytes(self.all_tables().values())

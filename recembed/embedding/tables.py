@@ -5,7 +5,7 @@ from recembed.rows import Init
 from recembed.schema.fitted import FittedSchema
 from recembed.tables import Table, TableConfig, TableSpec
 
-__all__ = ["build_tables"]
+__all__ = ["build_tables", "table_specs"]
 
 _LINEAR_INIT = Init(scale=0.0, law="uniform")
 
@@ -23,11 +23,26 @@ def build_tables(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool,
     """
     groups: list[tuple[TableConfig, list[TableSpec]]] = []
     names: list[str] = []
+    for method, spec in table_specs(fitted, config, linear=linear):
+        names.append(spec.name)
+        members = next((specs for known, specs in groups if known == method), None)
+        if members is None:
+            groups.append((method, [spec]))
+        else:
+            members.append(spec)
+    tables: dict[str, Table] = {}
+    for method, specs in groups:
+        tables |= method.build(specs, seed)
+    return {name: tables[name] for name in names}
+
+
+def table_specs(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool) -> list[tuple[TableConfig, TableSpec]]:
+    """Return the method and the task of every vocabulary, in schema order."""
+    found: dict[str, tuple[TableConfig, TableSpec]] = {}
     for feature in (*fitted.schema.categorical, *fitted.schema.jagged):
         name = feature.vocabulary_name
-        if name in names:
+        if name in found:
             continue
-        names.append(name)
         vocabulary = fitted.vocabulary_of(name)
         spec = TableSpec(
             name=name,
@@ -39,13 +54,5 @@ def build_tables(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool,
             reserved_ids=vocabulary.first_id if vocabulary else 0,
             vector_dim=config.embedding_dim if linear else None,
         )
-        method = config.table_of(name)
-        members = next((specs for known, specs in groups if known == method), None)
-        if members is None:
-            groups.append((method, [spec]))
-        else:
-            members.append(spec)
-    tables: dict[str, Table] = {}
-    for method, specs in groups:
-        tables |= method.build(specs, seed)
-    return {name: tables[name] for name in names}
+        found[name] = config.table_of(name), spec
+    return list(found.values())

@@ -149,8 +149,7 @@ def trained_logits(model: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -
     """Return float32 ``[N]``: the logits of raw rows by the training road, encoding and all."""
     embedding = embedding_of(model)
     data = encode(rows, fitted, key_features=embedding.key_features, labels=False)
-    width = next(iter(embedding.store.stack_rows))
-    device = embedding.store.stack(width).device
+    device = embedding.device
     parts = [
         model(data.batch(places).to(device)).float().cpu().numpy()
         for places in np.split(np.arange(len(data)), range(_BLOCK_ROWS, len(data), _BLOCK_ROWS))

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from recembed.batch import Batch, Jagged
 from recembed.embedding import FeatureEmbedding
 from recembed.errors import ExportError
-from recembed.rows import PlainStore, RowStore
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema
 from recembed.schema.vocabulary import Vocabulary, lookup_ids
@@ -29,7 +28,7 @@ _EXAMPLE_ROWS = 3
 class ServingGraph(nn.Module):
     """Raw keys and numbers to scores, with the id maps and the hashing inside.
 
-    The model is copied, its rows into a plain store without optimiser state; the trained model is left as it is.
+    The model is copied with its embedding in compact form; the trained model is left as it is.
 
     Args:
         model: A trained model that holds one ``FeatureEmbedding`` and maps a ``Batch`` to logits ``[B]``.
@@ -49,7 +48,7 @@ class ServingGraph(nn.Module):
         super().__init__()
         embedding = embedding_of(model)
         _check_mapping(embedding, fitted)
-        self.model = _copy_with_plain_rows(model, embedding.store).cpu().eval()
+        self.model = _copy_with_compact_tables(model, embedding).cpu().eval()
         lookups = {name: _Lookup(vocabulary) for name, vocabulary in fitted.vocabularies.items()}
 
         def mapping(feature: Feature) -> nn.Module:
@@ -124,11 +123,8 @@ def _check_mapping(embedding: FeatureEmbedding, fitted: FittedSchema) -> None:
 
 
 @torch.no_grad()
-def _copy_with_plain_rows(model: nn.Module, trained: RowStore) -> nn.Module:
-    plain = PlainStore(list(trained.tables.values()), optimizer=None, seed=trained.seed)
-    for width in plain.stack_rows:
-        plain.stack(width).copy_(trained.stack(width))
-    copied: nn.Module = copy.deepcopy(model, {id(trained): plain}).requires_grad_(False)
+def _copy_with_compact_tables(model: nn.Module, embedding: FeatureEmbedding) -> nn.Module:
+    copied: nn.Module = copy.deepcopy(model, {id(embedding): embedding.compact()}).requires_grad_(False)
     for module in copied.modules():
         for name, values in module.named_buffers(recurse=False):
             if values.untyped_storage().nbytes() != values.nbytes:  # a slice: the file would hold the whole

@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recembed.embedding import FeatureEmbedding
+from recembed.embedding import FeatureEmbedding, table_vectors
 from recembed.errors import ExportError
 from recembed.hashing import MISSING_KEY
 from recembed.schema.fitted import FittedSchema
@@ -60,9 +60,7 @@ def feature_vectors(embedding: FeatureEmbedding, name: str, ids: Tensor) -> Tens
         ids: int64 ``[N]``. Returns float32 ``[N, D]``.
     """
     table = embedding.tables[embedding.schema[name].vocabulary_name]
-    addresses = table.address(ids)  # [N, P]
-    rows = [embedding.store.rows(slot.name)[addresses[:, p]] for p, slot in enumerate(table.slots)]
-    vectors = table.decode(rows, ids)
+    vectors = table_vectors(table, embedding.store, ids)
     if len(embedding.projections) and name in embedding.field_keys:
         vectors = embedding.projections[embedding.field_keys.index(name)](vectors)
     return vectors
@@ -102,8 +100,7 @@ def known_vectors(embedding: FeatureEmbedding, fitted: FittedSchema, name: str) 
 
 
 def _to_device(ids: np.ndarray, embedding: FeatureEmbedding) -> Tensor:
-    width = next(iter(embedding.store.stack_rows))
-    return torch.from_numpy(np.array(ids)).to(embedding.store.stack(width).device)
+    return torch.from_numpy(np.array(ids)).to(embedding.device)
 
 
 def write_vectors(embedding: FeatureEmbedding, fitted: FittedSchema, name: str, folder: Path) -> VectorsRecord:

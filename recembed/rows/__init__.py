@@ -9,7 +9,7 @@ import torch
 from recembed.errors import ConfigError, MissingPackageError
 from recembed.rows.base import Init, RowStore, RowTable, decay_lookups
 from recembed.rows.optimizers import SGD, Adagrad, Adam, AnyRowOptimizer, RowOptimizer, RowWiseAdagrad
-from recembed.rows.plain import PlainStore
+from recembed.rows.plain import PlainStore, plain_copy
 
 __all__ = [
     "SGD",
@@ -25,6 +25,7 @@ __all__ = [
     "RowWiseAdagrad",
     "decay_lookups",
     "make_row_store",
+    "plain_copy",
 ]
 
 RowStoreName = Literal["auto", "torchrec", "torch"]

@@ -11,9 +11,11 @@ from recembed.tables.compositional import CompositionalConfig, CompositionalTabl
 from recembed.tables.deep_hash import DeepHashConfig, DeepHashTable
 from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
+from recembed.tables.integer import Int8Config, Int16Config, IntegerTable
 from recembed.tables.mixed_dimension import MixedDimensionConfig, MixedDimensionTable
 from recembed.tables.multiplexed import MultiplexedConfig
 from recembed.tables.robe import RobeConfig, RobeTable
+from recembed.tables.served import ServedTable
 from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
 
 __all__ = [
@@ -29,11 +31,15 @@ __all__ = [
     "FullTable",
     "HashedConfig",
     "HashedTable",
+    "Int16Config",
+    "Int8Config",
+    "IntegerTable",
     "MixedDimensionConfig",
     "MixedDimensionTable",
     "MultiplexedConfig",
     "RobeConfig",
     "RobeTable",
+    "ServedTable",
     "SideBySide",
     "Table",
     "TableConfig",
@@ -56,6 +62,8 @@ TABLES: dict[str, type[TableConfig]] = {
         RobeConfig,
         AdaptiveConfig,
         DeepHashConfig,
+        Int8Config,
+        Int16Config,
     )
 }
 

@@ -246,16 +246,23 @@ class SideBySide(Together):
     """Several groups whose decode is a concatenation of rows of one width: one lookup, and no copy after it.
 
     Args:
-        parts: The groups; the features come in their order.
+        parts: The groups.
+        places: For each part, where its features stand among all features of this group.
     """
 
-    def __init__(self, parts: Sequence[Together]) -> None:
-        super().__init__([table for part in parts for table in part._tables])
+    def __init__(self, parts: Sequence[Together], places: Sequence[Sequence[int]]) -> None:
+        tables = {p: t for part, own in zip(parts, places, strict=True) for p, t in zip(own, part._tables, strict=True)}
+        super().__init__([tables[place] for place in range(len(tables))])
         self.parts = nn.ModuleList(parts)
-        self._sizes = [len(part.tables) for part in parts]
+        starts = np.cumsum([0, *(len(tables[place].slots) for place in range(len(tables)))])
+        slots = [slot for own in places for place in own for slot in range(starts[place], starts[place + 1])]
+        self.register_buffer("turn", torch.tensor(np.argsort(slots)), persistent=False)
+        for i, own in enumerate(places):
+            self.register_buffer(f"places_{i}", torch.tensor(own, dtype=torch.int64), persistent=False)
 
     def address(self, ids: Tensor) -> Tensor:
-        """Return the addresses of each part, side by side."""
-        columns = torch.split(ids, self._sizes, dim=1)
-        addresses = [cast(Together, part).address(own) for part, own in zip(self.parts, columns, strict=True)]
-        return torch.cat(addresses, dim=1)  # [B, slots]
+        """Return the addresses of each part, brought into the order of the features."""
+        addresses = [
+            cast(Together, part).address(ids[:, self.get_buffer(f"places_{i}")]) for i, part in enumerate(self.parts)
+        ]
+        return torch.cat(addresses, dim=1)[:, self.get_buffer("turn")]  # [B, slots]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recembed.batch import Batch, Jagged
 from recembed.embedding import EmbeddingConfig, FeatureEmbedding
+from recembed.errors import ConfigError
 from recembed.rows import PlainStore, RowWiseAdagrad
 from recembed.tables import TABLES
 from tests.embedding.fixtures import SCHEMA, batch, fitted, row
@@ -31,6 +32,10 @@ CASES: dict[str, Any] = {
     "robe": {"kind": "robe", "ratio": 0.5, "exact_below": 20},
     "robe, chunks of 4": {"kind": "robe", "num_embeddings": 90, "chunk": 4, "exact_below": 20},
     "adaptive": {"kind": "adaptive", "ratio": 0.4, "exact_below": 20},
+    "int8": "int8",
+    "int8, a scale per row": {"kind": "int8", "scale": "row"},
+    "int8, after training": {"kind": "int8", "scale": "row", "when": "after"},
+    "int16": "int16",
     "deep hash": {"kind": "deep_hash", "hashes": 16, "layers": 2, "ratio": 0.5, "exact_below": 60},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
@@ -179,3 +184,42 @@ def test_exported_equals_eager(case: str) -> None:
 
 def test_the_schema_of_the_cases_has_every_kind() -> None:
     assert {feature.kind for feature in SCHEMA.features} == {"categorical", "bag", "sequence", "numeric"}
+
+
+@every_case
+@every_store
+def test_compact_serves_the_trained_vectors(case: str, store: str) -> None:
+    embedding = build(case, store, settings={"features": {"history": {"pooling": "none"}}})
+    for step in range(3):
+        objective(embedding, batch(32, embedding.key_features, seed=step)).backward()
+    for table in embedding.all_tables().values():
+        table.settle(embedding.store)
+    rows = batch(64, embedding.key_features, seed=9)
+    trained, served = embedding.eval()(rows), embedding.compact()(rows)
+    assert served.fields.keys == trained.fields.keys
+    torch.testing.assert_close(served.concat(), trained.concat(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(served.linear, trained.linear, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        served.sequences["history"].values, trained.sequences["history"].values, atol=1e-6, rtol=0
+    )
+
+
+@every_case
+def test_served_bytes_are_planned_and_kept(case: str) -> None:
+    embedding = build(case)
+    for step in range(3):
+        objective(embedding, batch(32, embedding.key_features, seed=step)).backward()
+    for table in embedding.all_tables().values():
+        table.settle(embedding.store)
+    served = embedding.compact()
+    kept = [
+        *served.store.buffers(),
+        *(v for t in served.all_tables().values() for v in (*t.parameters(), *t.buffers())),
+    ]
+    assert served.bytes == sum(values.numel() * values.element_size() for values in kept)
+    assert served.bytes <= embedding.served_bytes
+
+
+def test_a_compact_embedding_cannot_be_trained() -> None:
+    with pytest.raises(ConfigError, match="a compact embedding cannot be trained: build the model from its config"):
+        build("full").compact().train()

@@ -1,0 +1,125 @@
+"""A byte budget → the size of every method: the largest ``ratio`` under which the served bytes fit."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from recembed.embedding.config import EmbeddingConfig
+from recembed.embedding.tables import build_tables, table_specs
+from recembed.errors import ConfigError
+from recembed.schema.fitted import FittedSchema
+from recembed.tables import Table
+
+__all__ = ["exact_bytes", "fit_to_budget", "own_bytes", "served_bytes"]
+
+_SMALLEST = 1e-6
+_STEPS = 40
+_CLOSE = 0.002
+
+
+def own_bytes(table: Table) -> int:
+    """Return the bytes that a table takes: its row tables and what it keeps beside them."""
+    return sum({slot.name: slot.bytes for slot in table.slots}.values()) + table.overhead_bytes
+
+
+def served_bytes(tables: Iterable[Table]) -> int:
+    """Return the planned bytes of the serving form of several tables; rows they share count once."""
+    rows: dict[str, int] = {}
+    overhead = 0
+    for table in tables:
+        rows |= table.served_rows
+        overhead += table.served_overhead_bytes
+    return sum(rows.values()) + overhead
+
+
+def exact_bytes(fitted: FittedSchema, config: EmbeddingConfig, parts: Sequence[bool]) -> int:
+    """Return the bytes of exact tables, as float32.
+
+    Args:
+        fitted: Schema with its vocabularies.
+        config: Widths.
+        parts: False for the vectors, True for first-order weights; one of them or both.
+
+    Raises:
+        ConfigError: a feature has no vocabulary, so there is no exact table.
+    """
+    specs = [spec for linear in parts for _, spec in table_specs(fitted, config, linear=linear)]
+    return sum(4 * spec.known_ids("full") * spec.embedding_dim for spec in specs)
+
+
+def fit_to_budget(
+    fitted: FittedSchema, config: EmbeddingConfig, parts: Sequence[bool], seed: int = 0
+) -> EmbeddingConfig:
+    """Return ``config`` with every sized method at the largest common ``ratio`` whose served bytes fit the budget.
+
+    The budget is ``config.embedding_budget``, or ``config.ratio`` of the exact tables; without either the config
+    comes back as it is. Methods without a ``ratio`` and those with a number of rows of their own keep their size.
+    Bytes are those of vectors and first-order weights together, remaps, codes and dense parameters included.
+
+    Args:
+        fitted: Schema with its vocabularies.
+        config: Methods and the budget.
+        parts: False for the vectors, True for first-order weights; one of them or both.
+        seed: Salts depend on it, sizes do not.
+
+    Raises:
+        ConfigError: the smallest possible tables are larger than the budget; the message says how large they are.
+    """
+    if config.embedding_budget is None and config.ratio is None:
+        return config
+    budget = config.embedding_budget
+    if budget is None:
+        budget = int(_given(config.ratio) * exact_bytes(fitted, config, parts))
+
+    def size(ratio: float) -> int:
+        sized = _resized(config, ratio)
+        tables = [t for linear in parts for t in build_tables(fitted, sized, linear=linear, seed=seed).values()]
+        return served_bytes(tables)
+
+    largest = size(1.0)
+    if largest <= budget:
+        return _resized(config, 1.0)
+    smallest, low = _smallest(size)
+    if smallest > budget:
+        raise ConfigError(_too_small(config, budget, smallest, largest))
+    high = 1.0
+    for _ in range(_STEPS):
+        middle = (low * high) ** 0.5 if high > 4 * low else (low + high) / 2
+        taken = size(middle)
+        low, high = (middle, high) if taken <= budget else (low, middle)
+        if taken <= budget and (taken >= (1 - _CLOSE) * budget or high - low < 1e-7):
+            break
+    return _resized(config, low)
+
+
+def _given(ratio: float | None) -> float:
+    assert ratio is not None
+    return ratio
+
+
+def _smallest(size: Callable[[float], int]) -> tuple[int, float]:
+    """Return the smallest bytes and their ratio; methods refuse ratios they cannot build, so it is searched for."""
+    ratio = _SMALLEST
+    while True:
+        try:
+            return size(ratio), ratio
+        except ConfigError:
+            if ratio >= 1:
+                raise
+            ratio = min(ratio * 2, 1.0)
+
+
+def _resized(config: EmbeddingConfig, ratio: float) -> EmbeddingConfig:
+    features = {
+        name: options.model_copy(update={"table": options.table.resized(ratio)}) if options.table else options
+        for name, options in config.features.items()
+    }
+    update = {"table": config.table.resized(ratio), "features": features, "embedding_budget": None, "ratio": None}
+    return config.model_copy(update=update)
+
+
+def _too_small(config: EmbeddingConfig, budget: int, smallest: int, largest: int) -> str:
+    asked = f"embedding_budget = {config.embedding_budget}" if config.ratio is None else f"ratio = {config.ratio}"
+    return (
+        f"embeddings.{asked}: {budget:,} bytes are fewer than the smallest tables that {config.table.kind!r} can make "
+        f"here, {smallest:,} bytes (exact tables and fixed sizes take up to {largest:,}); raise the budget, lower "
+        "embedding_dim, lower exact_below, or choose a method without rows per id, such as 'multiplexed'"
+    )
