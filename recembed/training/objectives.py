@@ -1,16 +1,25 @@
 """What a step minimises: the only place that knows logits and labels."""
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recembed.batch import Batch
 
-__all__ = ["Objective", "binary_logloss"]
+__all__ = ["AddsLoss", "Objective", "binary_logloss"]
 
 Objective = Callable[[nn.Module, Batch], Tensor]
 """``(model, batch) -> loss``, a scalar with gradient."""
+
+
+@runtime_checkable
+class AddsLoss(Protocol):
+    """A module inside the model that has a word to say on the loss: penalties, codebooks."""
+
+    def take_auxiliary_loss(self) -> Tensor | None:
+        """Return the scalar to add to the objective's loss of this step, once; None where there is none."""
 
 
 def binary_logloss(model: nn.Module, batch: Batch) -> Tensor:

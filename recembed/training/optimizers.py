@@ -1,6 +1,9 @@
-"""Optimisers of the dense parameters; rows have their own rule (``recembed.rows``), applied in backward."""
+"""Optimisers of the dense parameters; rows have their own rule (``recembed.rows``), applied in backward.
 
-from collections.abc import Sequence
+A parameter with an attribute ``learning_rate_factor`` moves at that share of the learning rate.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,6 +14,7 @@ from torch.optim import Optimizer
 __all__ = ["AnyDenseOptimizer", "DenseAdagrad", "DenseAdam", "DenseAdamW", "DenseOptimizer", "DenseSGD"]
 
 _FUSED_DEVICES = ("cpu", "cuda")
+_FACTOR = "learning_rate_factor"
 
 
 class DenseOptimizer(BaseModel):
@@ -25,17 +29,33 @@ class DenseOptimizer(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
-    def build(self, model: nn.Module) -> Optimizer | None:
-        """Return the optimiser over ``model.parameters()``; None where nothing is trainable (rows are no parameters)."""
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if not trainable:
+    def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer | None:
+        """Return the optimiser over the parameters that are trainable; None where there are none.
+
+        Equal ``learning_rate_factor`` make a group, of matrices or of vectors; its factor stands in the group.
+        """
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in sorted(trainable, key=lambda p: p.ndim <= 1):  # matrices first
+            key = (float(getattr(parameter, _FACTOR, 1.0)), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+        if not groups:
             return None
-        groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in trainable)
-        return self._make([group for group in groups if group["params"]], fused or None)
+        optimizer = self._make(
+            [
+                {"params": members, "weight_decay": self.weight_decay if matrices else 0.0, _FACTOR: factor}
+                for (factor, matrices), members in groups.items()
+            ],
+            fused or None,
+        )
+        self.set_learning_rates(optimizer, 1.0)
+        return optimizer
+
+    def set_learning_rates(self, optimizer: Optimizer, factor: float) -> None:
+        """Set every group of ``optimizer`` to ``factor`` times the learning rate, times the group's own factor."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate * factor * group[_FACTOR]
 
     def _make(self, groups: Sequence[dict[str, Any]], fused: bool | None) -> Optimizer:
         raise NotImplementedError

@@ -14,7 +14,7 @@ from recembed.evaluation.evaluate import evaluation_mode
 from recembed.rows import RowStore
 from recembed.training.config import TrainingConfig
 from recembed.training.nonfinite import find_nonfinite
-from recembed.training.objectives import Objective
+from recembed.training.objectives import AddsLoss, Objective
 
 __all__ = ["Stepper"]
 
@@ -35,8 +35,9 @@ class Stepper:
     ) -> None:
         config.schedule.check(steps)
         self.model, self.objective, self.config, self.steps, self.device = model, objective, config, steps, device
-        self.optimizer = config.dense_optimizer.build(model)
+        self.optimizer = config.dense_optimizer.build(model.parameters())
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._adding = [module for module in model.modules() if isinstance(module, AddsLoss)]
         stores = [module for module in model.modules() if isinstance(module, RowStore)]
         self._stores = [(store, store.optimizer.learning_rate) for store in stores if store.optimizer]
         self._factor: float | None = None
@@ -61,11 +62,14 @@ class Stepper:
         return loss.detach()
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the loss of a batch, with gradient."""
+        """Return the loss of a batch, with gradient: the objective's and what modules add to it."""
         with self._autocast():
             loss = self.objective(self.model, batch)
         if loss.ndim:
             raise ConfigError(f"the objective gave a loss of shape {list(loss.shape)}: expected a scalar, say its mean")
+        for module in self._adding:
+            added = module.take_auxiliary_loss()
+            loss = loss if added is None else loss + added
         return loss
 
     def explain(self, batch: Batch, step: int, loss: float) -> TrainingError:
@@ -104,7 +108,7 @@ class Stepper:
         if factor == self._factor:
             return
         self._factor = factor
-        for group in self.optimizer.param_groups if self.optimizer is not None else ():
-            group["lr"] = self.config.dense_optimizer.learning_rate * factor
+        if self.optimizer is not None:
+            self.config.dense_optimizer.set_learning_rates(self.optimizer, factor)
         for store, learning_rate in self._stores:
             store.set_learning_rate(learning_rate * factor)

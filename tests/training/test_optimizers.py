@@ -21,7 +21,7 @@ class Line(nn.Module):
 
 def steps(count: int, settings: Any) -> tuple[float, float]:
     model = Line()
-    optimizer = TrainingConfig(dense_optimizer=settings).dense_optimizer.build(model)
+    optimizer = TrainingConfig(dense_optimizer=settings).dense_optimizer.build(model.parameters())
     assert optimizer is not None
     for _ in range(count):
         optimizer.zero_grad()
@@ -53,6 +53,20 @@ def test_weight_decay_leaves_biases_alone() -> None:
     assert decayed[1] == plain[1]
 
 
+def test_a_parameter_moves_at_its_share_of_the_learning_rate() -> None:
+    model = Line()
+    model.bias.learning_rate_factor = 0.5
+    settings = TrainingConfig(dense_optimizer={"kind": "sgd", "learning_rate": 0.1}).dense_optimizer
+    optimizer = settings.build(model.parameters())
+    assert optimizer is not None
+    model().backward()
+    optimizer.step()
+    assert (model.matrix.item(), model.bias.item()) == pytest.approx((2 - 0.1 * 4, 3 - 0.05 * 1))
+    settings.set_learning_rates(optimizer, 0.1)  # what a schedule does
+    optimizer.step()
+    assert (model.matrix.item(), model.bias.item()) == pytest.approx((1.6 - 0.01 * 4, 2.95 - 0.005 * 1))
+
+
 def test_a_word_or_a_mapping_without_kind_will_do() -> None:
     assert TrainingConfig(dense_optimizer="sgd").dense_optimizer.kind == "sgd"
     assert TrainingConfig(dense_optimizer={"weight_decay": 0.1}).dense_optimizer.kind == "adamw"
@@ -75,4 +89,4 @@ def test_an_unknown_kind_is_refused_with_the_choices() -> None:
 
 
 def test_a_model_without_dense_parameters_needs_no_optimizer() -> None:
-    assert TrainingConfig().dense_optimizer.build(nn.ReLU()) is None
+    assert TrainingConfig().dense_optimizer.build(nn.ReLU().parameters()) is None

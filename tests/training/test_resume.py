@@ -117,6 +117,21 @@ def test_cut_many_times(uncut: tuple[str, Any, Any], tmp_path: Path) -> None:
     assert_equal(resumed, final)
 
 
+def test_own_learning_rates_survive_a_cut(tmp_path: Path) -> None:
+    def trained(folder: Path, *cuts: int) -> dict[str, Tensor]:
+        for step in (*cuts, 0):
+            model = make_model("torch")
+            model.deep[0].weight.learning_rate_factor = 0.1
+            checkpoint = Checkpointer(folder, planted()[0])
+            Trainer(model, CONFIG).fit(
+                *loaders(CONFIG), objective=stopping_at(step), checkpoint=checkpoint, resume=True
+            )
+        return everything(model)
+
+    slowed = trained(tmp_path / "uncut")
+    assert_equal(slowed, trained(tmp_path / "cut", 20))
+
+
 def test_cut_during_an_evaluation(uncut: tuple[str, Any, Any], tmp_path: Path) -> None:
     row_store, result, final = uncut
     train, valid = loaders(CONFIG)

@@ -257,3 +257,33 @@ def test_a_warmup_longer_than_the_run_is_refused() -> None:
     config = TrainingConfig(batch_size=1000, schedule={"warmup_steps": 100})
     with pytest.raises(ConfigError, match="expected fewer than the 5 steps of the run"):
         Trainer(make_model("torch"), config).fit(loaders(config)[0])
+
+
+class Pulling(nn.Module):
+    """A model whose part adds to the loss in training: a pull of its number to 1."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.number = nn.Parameter(torch.zeros(()))
+        self.taken = 0
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.model(batch)
+
+    def take_auxiliary_loss(self) -> Tensor | None:
+        self.taken += 1
+        return (self.number - 1).abs() if self.taken <= 10 else None
+
+
+def test_a_loss_that_a_module_adds_moves_its_parameters_and_no_evaluation_counts_it() -> None:
+    config = TrainingConfig(batch_size=256, dense_optimizer={"kind": "sgd", "learning_rate": 0.05})
+    tracker = MemoryTracker()
+    model = Pulling(make_model("torch"))
+    pulled = Trainer(model, config, tracker=tracker).fit(*loaders(config))
+    assert model.number.item() == pytest.approx(10 * 0.05)  # the gradient of |x - 1| below 1 is -1
+    plain = MemoryTracker()
+    result = Trainer(make_model("torch"), config, tracker=plain).fit(*loaders(config))
+    added = np.subtract(tracker.values("train/loss"), plain.values("train/loss")).tolist()
+    assert added == pytest.approx([1 - 0.05 * step for step in range(10)] + [0] * 10, abs=1e-6)
+    assert pulled.history[0]["logloss"] == result.history[0]["logloss"]
