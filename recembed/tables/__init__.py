@@ -9,11 +9,14 @@ from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
 from recembed.tables.base import SideBySide, Table, TableConfig, TableSpec, Together
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
 from recembed.tables.deep_hash import DeepHashConfig, DeepHashTable
+from recembed.tables.deeplight import DeepLightConfig, DeepLightTable
 from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.integer import Int8Config, Int16Config, IntegerTable
 from recembed.tables.mixed_dimension import MixedDimensionConfig, MixedDimensionTable
 from recembed.tables.multiplexed import MultiplexedConfig
+from recembed.tables.optembed import OptEmbedConfig, OptEmbedTable
+from recembed.tables.pep import PepConfig, PepTable
 from recembed.tables.robe import RobeConfig, RobeTable
 from recembed.tables.served import ServedTable
 from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
@@ -27,6 +30,8 @@ __all__ = [
     "CompositionalTable",
     "DeepHashConfig",
     "DeepHashTable",
+    "DeepLightConfig",
+    "DeepLightTable",
     "FullConfig",
     "FullTable",
     "HashedConfig",
@@ -37,6 +42,10 @@ __all__ = [
     "MixedDimensionConfig",
     "MixedDimensionTable",
     "MultiplexedConfig",
+    "OptEmbedConfig",
+    "OptEmbedTable",
+    "PepConfig",
+    "PepTable",
     "RobeConfig",
     "RobeTable",
     "ServedTable",
@@ -62,6 +71,9 @@ TABLES: dict[str, type[TableConfig]] = {
         RobeConfig,
         AdaptiveConfig,
         DeepHashConfig,
+        OptEmbedConfig,
+        PepConfig,
+        DeepLightConfig,
         Int8Config,
         Int16Config,
     )

@@ -37,6 +37,11 @@ CASES: dict[str, Any] = {
     "int8, after training": {"kind": "int8", "scale": "row", "when": "after"},
     "int16": "int16",
     "deep hash": {"kind": "deep_hash", "hashes": 16, "layers": 2, "ratio": 0.5, "exact_below": 60},
+    "optembed": {"kind": "optembed", "ratio": 0.5, "exact_below": 20},
+    "optembed, a threshold per id": {"kind": "optembed", "thresholds": "id", "norm": 2, "exact_below": 20},
+    "pep": {"kind": "pep", "ratio": 0.3, "exact_below": 20},
+    "pep, a threshold per weight": {"kind": "pep", "thresholds": "weight", "exact_below": 20},
+    "deeplight": {"kind": "deeplight", "ratio": 0.2, "warm_up": 1, "every": 1, "exact_below": 20},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
 every_case = pytest.mark.parametrize("case", CASES)
