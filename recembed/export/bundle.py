@@ -84,12 +84,12 @@ def export_bundle(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        vectors = _write_parts(model, fitted, beside, feature, golden)
+        vectors, sizes = _write_parts(model, fitted, beside, feature, golden)
         if faiss:
             from recembed.export.faiss_index import write_index
 
             write_index(beside, metric)
-        manifest = _prove(embedding, fitted, beside, feature, metric, run, vectors)
+        manifest = _prove(embedding, fitted, beside, feature, metric, run, vectors, sizes)
         _move(beside, out)
     except OSError as error:
         raise ExportError(f"cannot write the bundle {out}: {error.strerror or error}") from error
@@ -117,14 +117,17 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 def _write_parts(
     model: nn.Module, fitted: FittedSchema, folder: Path, feature: str, golden: pl.DataFrame
-) -> VectorsRecord:
+) -> tuple[VectorsRecord, dict[str, int]]:
     embedding = embedding_of(model)
     fitted.save(folder / SCHEMA_FOLDER)
     write_id_map(vocabulary_to_export(embedding, fitted, feature), folder)
     vectors = write_vectors(embedding, fitted, feature, folder)
-    torch.export.save(trace(ServingGraph(model, fitted), fitted.schema), folder / GRAPH_FILE)
+    graph = ServingGraph(model, fitted)
+    torch.export.save(trace(graph, fitted.schema), folder / GRAPH_FILE)
+    sizes = graph.bytes()
+    sizes["graph"] = (folder / GRAPH_FILE).stat().st_size - sum(sizes.values())
     _golden(model, fitted, golden).write_parquet(folder / GOLDEN_FILE)
-    return vectors
+    return vectors, sizes
 
 
 def _golden(model: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -> pl.DataFrame:
@@ -165,6 +168,7 @@ def _prove(
     metric: Metric,
     run: dict[str, Any],
     vectors: VectorsRecord,
+    sizes: dict[str, int],
 ) -> Manifest:
     """Load what was written, compare it with the trained model, and seal it with a manifest."""
     check_vectors(folder, embedding, fitted, feature)
@@ -187,6 +191,7 @@ def _prove(
         tolerance=TOLERANCE,
         difference=difference,
         golden_rows=golden.height,
+        bytes=sizes,
         files=record_files(folder),
     )
     manifest.write(folder)

@@ -58,6 +58,14 @@ class ServingGraph(nn.Module):
         self.jagged = nn.ModuleList(mapping(feature) for feature in fitted.schema.jagged)
         self._names = tuple(feature.name for feature in fitted.schema.jagged)
 
+    def bytes(self) -> dict[str, int]:
+        """Return the bytes of the graph's tensors: ``embeddings``, ``id_maps`` and ``dense`` (all other weights)."""
+        maps = {id(values): values for part in (self.categorical, self.jagged) for values in part.buffers()}
+        held = {id(values): values for values in (*self.model.parameters(), *self.model.buffers())}
+        id_maps, every = (sum(v.numel() * v.element_size() for v in found.values()) for found in (maps, held))
+        embeddings = embedding_of(self.model).bytes
+        return {"embeddings": embeddings, "id_maps": id_maps, "dense": every - embeddings}
+
     def forward(self, keys: Tensor, jagged: Mapping[str, tuple[Tensor, ...]], numeric: Tensor) -> dict[str, Tensor]:
         """Score one batch."""
         columns = keys.t().contiguous().unbind(0)  # C times [B]

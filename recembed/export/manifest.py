@@ -46,6 +46,8 @@ class Manifest(BaseModel):
         tolerance: Largest difference between trained and served scores that passes, by output.
         difference: Largest one found on the golden rows.
         golden_rows: Their number.
+        bytes: What ``ranker.pt2`` holds: ``embeddings`` (compact tables), ``id_maps``, ``dense`` (all other weights and indices), and
+            ``graph``, the rest of the file.
         files: Size and checksum by path within the bundle, the manifest itself left out.
     """
 
@@ -65,6 +67,7 @@ class Manifest(BaseModel):
     tolerance: dict[str, float]
     difference: dict[str, float]
     golden_rows: int
+    bytes: dict[str, int]
     files: dict[str, FileRecord]
 
     def write(self, folder: Path) -> None:

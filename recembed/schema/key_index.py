@@ -64,5 +64,5 @@ class KeyIndex:
         return ids, unseen
 
     def _oov(self, keys: np.ndarray) -> np.ndarray:
-        nothing = torch.empty(0, dtype=torch.int64)
-        return lookup_ids(torch.from_numpy(keys), nothing, nothing, self._oov_buckets).numpy()
+        no_keys, no_ids = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int32)
+        return lookup_ids(torch.from_numpy(keys), no_keys, no_ids, self._oov_buckets).numpy()

@@ -23,14 +23,14 @@ def lookup_ids(keys: Tensor, sorted_keys: Tensor, sorted_ids: Tensor, oov_bucket
     """Map int64 ``keys`` of any shape to ids with plain torch operations (also inside an exported graph).
 
     Shapes:
-        keys: int64 ``[*S]``; sorted_keys, sorted_ids: int64 ``[V]``. Returns int64 ``[*S]``.
+        keys: int64 ``[*S]``; sorted_keys: int64 ``[V]``; sorted_ids: int32 ``[V]``. Returns int64 ``[*S]``.
     """
     oov = hash_rows(keys, _OOV_SALT, oov_buckets) + FIRST_OOV_ID
     if sorted_keys.shape[0] == 0:
         found = oov
     else:
         position = torch.searchsorted(sorted_keys, keys).clamp_(max=sorted_keys.shape[0] - 1)
-        found = torch.where(sorted_keys[position] == keys, sorted_ids[position], oov)
+        found = torch.where(sorted_keys[position] == keys, sorted_ids[position].long(), oov)
     return torch.where(keys == MISSING_KEY, MISSING_ID, found)
 
 
@@ -121,10 +121,10 @@ class Vocabulary:
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(self.keys, kind="stable")
-        return self.keys[order], order + self.first_id
+        return self.keys[order], (order + self.first_id).astype(np.int32)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Return ``sorted_keys`` and ``sorted_ids``, int64 ``[V]``: the two arrays of ``lookup_ids``."""
+        """Return ``sorted_keys`` int64 and ``sorted_ids`` int32 ``[V]``: the two arrays of ``lookup_ids``."""
         keys, ids = self._sorted
         return torch.from_numpy(keys), torch.from_numpy(ids)
 

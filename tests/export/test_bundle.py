@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 
+from recembed.data import fit
 from recembed.embedding import EmbeddingConfig, FeatureEmbedding
 from recembed.errors import ExportError
 from recembed.export import Manifest, ServingGraph, bundle, export_bundle, verify_bundle
@@ -15,7 +16,7 @@ from recembed.export.bundle import trained_logits
 from recembed.export.manifest import space_id
 from recembed.export.vectors import read_vectors
 from recembed.export.verify import GOLDEN_LOGIT
-from recembed.models import LogisticRegression
+from recembed.models import MODELS, LogisticRegression
 from recembed.schema.feature import Schema
 from recembed.schema.fitted import FittedSchema
 from tests.export import shop
@@ -154,3 +155,24 @@ def test_without_an_item_the_feature_must_be_named(tmp_path: Path) -> None:
     fitted = replace(SMALL, schema=Schema(features=(shop.SCHEMA["city"],)))
     with pytest.raises(ExportError, match="no feature has role 'item'; name the feature"):
         export(tmp_path / "out", fitted=fitted)
+
+
+@pytest.mark.parametrize("kind", ["full", "hashed", "multiplexed", "int8"])
+def test_the_file_of_the_graph_holds_the_planned_bytes_and_little_else(tmp_path: Path, kind: str) -> None:
+    draw = np.random.default_rng(0)
+    frame = pl.DataFrame({"item": draw.permutation(20_000), "click": draw.integers(0, 2, 20_000)})
+    schema = Schema.parse({"features": [{"name": "item", "role": "item"}], "labels": [{"name": "click"}]})
+    mapping = fit(frame, schema)
+    table = {"kind": kind} if kind in ("full", "int8") else {"kind": kind, "ratio": 0.25}
+    embedding = FeatureEmbedding(mapping, EmbeddingConfig(embedding_dim=16, table=table, row_store="torch"))
+    for each in embedding.all_tables().values():
+        each.settle(embedding.store)
+    model = MODELS["dcnv2"](hidden_units=(8,)).build(embedding)
+    sizes = export(tmp_path / kind, model=model, fitted=mapping, golden=frame.head(50)).bytes
+    file = (tmp_path / kind / "ranker.pt2").stat().st_size
+    assert sizes["embeddings"] == embedding.served_bytes
+    assert sizes["id_maps"] == (12 * 20_000 if kind in ("full", "int8") else 0)
+    dense = sum(4 * parameter.numel() for name, parameter in model.named_parameters() if "embedding" not in name)
+    assert dense <= sizes["dense"] < dense + 64  # and where the features' columns and tables begin
+    assert file == sum(sizes.values())
+    assert 0 < sizes["graph"] < 100_000

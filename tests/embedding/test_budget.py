@@ -1,0 +1,79 @@
+"""A byte budget solves the size of every method."""
+
+from typing import Any
+
+import pytest
+
+from recembed.embedding import EmbeddingConfig, FeatureEmbedding, embedding_plan
+from recembed.embedding.config import parse_bytes
+from recembed.errors import ConfigError
+from tests.embedding.fixtures import SIZES, fitted
+
+IDS = sum(SIZES.values()) + 3 * len(SIZES)  # padding, missing and one out-of-vocabulary bucket each
+EXACT = 4 * IDS * (8 + 1)  # vectors of 8 and first-order weights
+SIZED: dict[str, dict[str, Any]] = {
+    "hashed": {"kind": "hashed"},
+    "multiplexed": {"kind": "multiplexed", "exact_below": 20},
+    "compositional": {"kind": "compositional", "exact_below": 20},
+    "mixed_dimension": {"kind": "mixed_dimension", "exact_below": 20},
+    "tensor_train": {"kind": "tensor_train", "exact_below": 20},
+    "robe": {"kind": "robe", "exact_below": 20},
+    "adaptive": {"kind": "adaptive", "exact_below": 20},
+}
+
+
+def build(**settings: Any) -> FeatureEmbedding:
+    config = {"embedding_dim": 8, "row_store": "torch"} | settings
+    return FeatureEmbedding(fitted(), EmbeddingConfig.model_validate(config), linear=True)
+
+
+@pytest.mark.parametrize("kind", SIZED)
+@pytest.mark.parametrize("share", [0.6, 0.35])
+def test_served_bytes_stay_below_the_budget_and_near_it(kind: str, share: float) -> None:
+    embedding = build(table=SIZED[kind], ratio=share)
+    assert embedding.served_bytes <= share * EXACT
+    assert embedding.served_bytes > 0.6 * share * EXACT  # sizes are whole rows, ranks and widths
+    assert embedding.compact().bytes == embedding.served_bytes
+
+
+def test_bytes_and_share_mean_the_same() -> None:
+    by_bytes = build(table="hashed", embedding_budget=f"{0.5 * EXACT / 1000} kB")
+    assert by_bytes.served_bytes == build(table="hashed", ratio=0.5).served_bytes
+
+
+def test_exact_tables_that_fit_stay_exact() -> None:
+    assert build(table="hashed", ratio=1.0).served_bytes == EXACT == build(table="full").served_bytes
+
+
+def test_other_features_pay_for_a_feature_of_fixed_size() -> None:
+    features = {"user": {"table": "full"}}
+    embedding = build(table="hashed", features=features, ratio=0.7)
+    assert embedding.tables["user"].slots[0].num_embeddings == SIZES["user"] + 3
+    assert embedding.served_bytes <= 0.7 * EXACT < build(table="hashed", features=features).served_bytes * 1.5
+
+
+def test_an_impossible_budget_says_what_the_smallest_is() -> None:
+    with pytest.raises(ConfigError, match=r"embedding_budget = 900: 900 bytes are fewer than the smallest .*'hashed'"):
+        build(table="hashed", embedding_budget=900, features={"user": {"table": "full"}})
+    with pytest.raises(ConfigError, match=r"smallest tables that 'full' can make here, 27,[0-9]{3} bytes"):
+        build(table="full", ratio=0.5)
+
+
+def test_sizes_in_words() -> None:
+    assert [parse_bytes(size) for size in ("158 kB", "2MiB", 7, "1_000")] == [158_000, 2 * 2**20, 7, 1000]
+    for wrong in ("20 MBit", "many", "-3 kB"):
+        with pytest.raises(ValueError, match="is no size: expected a number and a unit, such as '20 MB'"):
+            parse_bytes(wrong)
+
+
+def test_the_plan_adds_up() -> None:
+    embedding = build(table=SIZED["multiplexed"], features={"item": {"table": "full"}}, ratio=0.8)
+    plan = embedding_plan(embedding)
+    assert plan["table"].to_list() == [
+        f"{n}{end}" for end in ("", ".linear") for n in ("user", "item", "day", "genres")
+    ]
+    assert plan["served_bytes"].sum() == embedding.served_bytes
+    assert plan["trained_bytes"].sum() == embedding.bytes
+    assert plan["optimizer_bytes"].sum() == embedding.store.optimizer_bytes
+    assert plan["exact_bytes"].sum() == EXACT
+    assert plan["id_map_bytes"].to_list() == [0, 12 * 303, 12 * 10, 0, 0, 0, 0, 0]
