@@ -10,6 +10,7 @@ import typer
 
 from recembed.cli.answer import Answer
 from recembed.cli.command import BAD_INPUT, INTERRUPTED, DebugFlag, JsonFlag, Mode, command
+from recembed.cli.compare import compare
 
 __all__ = ["app", "main"]
 
@@ -208,3 +209,6 @@ def quickstart(
 
     result = run_quickstart(out, say=lambda line: typer.echo(line, err=True))
     return Answer(result, quickstart_tables(result))
+
+
+app.command()(compare)
