@@ -7,7 +7,9 @@ from pydantic import BeforeValidator, SerializeAsAny
 from recembed.settings import parse_kind
 from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
 from recembed.tables.base import SideBySide, Table, TableConfig, TableSpec, Together
+from recembed.tables.cafe import CafeConfig, CafeTable
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
+from recembed.tables.dedup import DedupConfig, DedupTable
 from recembed.tables.deep_hash import DeepHashConfig, DeepHashTable
 from recembed.tables.deeplight import DeepLightConfig, DeepLightTable
 from recembed.tables.full import FullConfig, FullTable
@@ -20,14 +22,19 @@ from recembed.tables.pep import PepConfig, PepTable
 from recembed.tables.robe import RobeConfig, RobeTable
 from recembed.tables.served import ServedTable
 from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
+from recembed.tables.zero_collision import ZeroCollisionConfig, ZeroCollisionTable
 
 __all__ = [
     "TABLES",
     "AdaptiveConfig",
     "AdaptiveTable",
     "AnyTableConfig",
+    "CafeConfig",
+    "CafeTable",
     "CompositionalConfig",
     "CompositionalTable",
+    "DedupConfig",
+    "DedupTable",
     "DeepHashConfig",
     "DeepHashTable",
     "DeepLightConfig",
@@ -57,6 +64,8 @@ __all__ = [
     "TensorTrainTable",
     "Together",
     "parse_table",
+    "ZeroCollisionConfig",
+    "ZeroCollisionTable",
 ]
 
 TABLES: dict[str, type[TableConfig]] = {
@@ -70,6 +79,9 @@ TABLES: dict[str, type[TableConfig]] = {
         TensorTrainConfig,
         RobeConfig,
         AdaptiveConfig,
+        CafeConfig,
+        ZeroCollisionConfig,
+        DedupConfig,
         DeepHashConfig,
         OptEmbedConfig,
         PepConfig,

@@ -42,6 +42,12 @@ CASES: dict[str, Any] = {
     "pep": {"kind": "pep", "ratio": 0.3, "exact_below": 20},
     "pep, a threshold per weight": {"kind": "pep", "thresholds": "weight", "exact_below": 20},
     "deeplight": {"kind": "deeplight", "ratio": 0.2, "warm_up": 1, "every": 1, "exact_below": 20},
+    "cafe": {"kind": "cafe", "ratio": 0.5, "threshold": 2, "exact_below": 20},
+    "cafe, by frequency": {"kind": "cafe", "num_embeddings": 60, "threshold": 3, "score": "frequency"},
+    "zero collision": {"kind": "zero_collision", "ratio": 0.5, "eviction_interval": 2, "exact_below": 20},
+    "zero collision, 9 rows": {"kind": "zero_collision", "zch_size": 9, "eviction_interval": 1, "admission": "average"},
+    "dedup": {"kind": "dedup", "ratio": 0.5, "exact_below": 20},
+    "dedup, blocks of 4": {"kind": "dedup", "ratio": 0.3, "block_rows": 4, "exact_below": 20},
 }
 STORES = ["torch", "torchrec"] if importlib.util.find_spec("fbgemm_gpu") else ["torch"]
 every_case = pytest.mark.parametrize("case", CASES)
