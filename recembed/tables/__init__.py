@@ -6,6 +6,9 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from recembed.settings import parse_kind
 from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
+from recembed.tables.alpt import AlptConfig, AlptTable
+from recembed.tables.autodim import AutoDimConfig, AutoDimTable
+from recembed.tables.autosrh import AutoSrhConfig, AutoSrhTable
 from recembed.tables.base import SideBySide, Table, TableConfig, TableSpec, Together
 from recembed.tables.cafe import CafeConfig, CafeTable
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
@@ -15,19 +18,29 @@ from recembed.tables.deeplight import DeepLightConfig, DeepLightTable
 from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.integer import Int8Config, Int16Config, IntegerTable
+from recembed.tables.matryoshka import MatryoshkaConfig, MatryoshkaTable
 from recembed.tables.mixed_dimension import MixedDimensionConfig, MixedDimensionTable
 from recembed.tables.multiplexed import MultiplexedConfig
 from recembed.tables.optembed import OptEmbedConfig, OptEmbedTable
 from recembed.tables.pep import PepConfig, PepTable
+from recembed.tables.product_quantized import ProductQuantizedConfig, ProductQuantizedTable
 from recembed.tables.robe import RobeConfig, RobeTable
 from recembed.tables.served import ServedTable
 from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
 from recembed.tables.zero_collision import ZeroCollisionConfig, ZeroCollisionTable
 
 __all__ = [
+    "MatryoshkaTable",
+    "MatryoshkaConfig",
+    "AutoSrhTable",
+    "AutoSrhConfig",
+    "AutoDimTable",
+    "AutoDimConfig",
     "TABLES",
     "AdaptiveConfig",
     "AdaptiveTable",
+    "AlptConfig",
+    "AlptTable",
     "AnyTableConfig",
     "CafeConfig",
     "CafeTable",
@@ -53,6 +66,8 @@ __all__ = [
     "OptEmbedTable",
     "PepConfig",
     "PepTable",
+    "ProductQuantizedConfig",
+    "ProductQuantizedTable",
     "RobeConfig",
     "RobeTable",
     "ServedTable",
@@ -86,8 +101,13 @@ TABLES: dict[str, type[TableConfig]] = {
         OptEmbedConfig,
         PepConfig,
         DeepLightConfig,
+        AutoDimConfig,
+        AutoSrhConfig,
+        MatryoshkaConfig,
         Int8Config,
         Int16Config,
+        AlptConfig,
+        ProductQuantizedConfig,
     )
 }
 
