@@ -55,7 +55,7 @@ class DeepLightConfig(TableConfig):
     period: Annotated[float, Field(gt=0)] = 10.0
     exact_below: Annotated[int, Field(ge=0)] = 100
     recipe: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"name": "prune", "do": "train"},
+        {"name": "prune", "do": "train", "weights": "last"},
         {"name": "settle", "do": "settle"},
         {"name": "tune", "do": "train", "start": "keep"},
     )

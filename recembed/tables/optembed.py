@@ -1,9 +1,10 @@
 """``optembed``: thresholds learn which rows are worth keeping, and a search how wide the rows of each feature are.
 
 Lyu et al., OptEmbed: Learning Optimal Embedding Table for Click-through Rate Prediction, CIKM 2022. Differs from the
-paper: widths are drawn per looked-up id, so per id of a bag, by a hash of a step counter; thresholds follow the dense optimiser (paper: plain SGD)
-or, per id, the row rule, and are penalised per id only where the batch reads it; ``ratio`` bounds what ``settle`` keeps.
-The penalty raises thresholds for as long as training lasts, so what is kept depends on the number of steps.
+paper: widths are drawn per looked-up id, so per id of a bag, by a hash of a step counter; thresholds follow the dense
+optimiser (paper: plain SGD) or, per id, the row rule; those per id are penalised only where the batch reads them;
+``ratio`` bounds what ``settle`` keeps. The penalty raises thresholds for as long as training lasts, so what is kept
+depends on the number of steps; it counts once for each feature that reads the table.
 """
 
 from collections.abc import Sequence
@@ -27,14 +28,14 @@ __all__ = ["OptEmbedConfig", "OptEmbedTable", "unit_step"]
 class OptEmbedConfig(TableConfig):
     """A row is kept while its norm is above a threshold; the vectors of a feature end after so many numbers.
 
-    Bytes served: ``4 * (kept + 1) * width``, and 2 or 4 bytes per id that say where its row is, or 4 per kept row where
-    that is less; all rows need neither. While training, a byte per id more than the exact table, and the thresholds. First-order
-    weights start at zero, where no norm could tell them apart: with ``ratio`` they train as they are and the largest are
-    kept, else they are exact.
+    Bytes served: ``4 * (kept + 1) * width``, and 2 or 4 bytes per id that say where its row is, or 4 per kept row
+    where that is less; all rows need neither. While training, a byte per id more than the exact table, and the thresholds.
+    First-order weights start at zero, where no norm could tell them apart: with ``ratio`` they train as they are and the
+    largest are kept, else they are exact.
 
     Attributes:
-        ratio: Served bytes as a share of the exact table's, at most, but for at least one row; without it the thresholds
-            alone decide.
+        ratio: Served bytes as a share of the exact table's, at most, but for at least one row; without it the
+            thresholds alone decide.
         thresholds: One per ``field``, or per ``id``.
         norm: Order of the norm.
         alpha: Weight of the penalty ``sum(exp(-threshold))``.

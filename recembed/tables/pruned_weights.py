@@ -1,6 +1,7 @@
 """Tables most of whose weights are zero, served in the smallest of five forms, all of plain torch ops.
 
-With ``k`` weights that are not zero in ``n`` rows of ``D``, bytes are (``starts`` is ``2 (n + 1)`` and 4 per block of rows):
+With ``k`` weights that are not zero in ``n`` rows of ``D``, bytes are (``starts`` being ``2 (n + 1)`` and 4 per block
+of rows):
 
 * bitmap: ``starts + n * ceil(D / 8) + 4 k``: a bit per weight, values in order;
 * columns: ``starts + 5 k``: a one-byte column beside each value;
