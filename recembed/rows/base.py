@@ -9,55 +9,18 @@ Axes: ``N`` addresses, ``G`` bags, ``D`` width, ``R`` rows of a stack.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
-from recembed.hashing import salt
+from recembed.rows.fresh import fresh_rows
 from recembed.rows.optimizers import RowOptimizer
+from recembed.rows.processes import Processes
+from recembed.rows.row_table import Init, RowTable
 
 __all__ = ["Init", "RowStore", "RowTable", "decay_lookups"]
-
-_MAX_ROWS = 2**31
-
-
-@dataclass(frozen=True, slots=True)
-class Init:
-    """How fresh rows are drawn: uniform in ``(-scale, scale)`` or normal with standard deviation ``scale``."""
-
-    scale: float = 0.01
-    law: Literal["uniform", "normal"] = "normal"
-
-
-@dataclass(frozen=True, slots=True)
-class RowTable:
-    """A named block of rows; two methods that name the same table share its rows.
-
-    Attributes:
-        name: Unique within a model; checkpoints are keyed by it.
-        num_embeddings: Rows.
-        embedding_dim: Numbers per row.
-        init: Law of fresh rows.
-    """
-
-    name: str
-    num_embeddings: int
-    embedding_dim: int
-    init: Init = field(default_factory=Init)
-
-    def __post_init__(self) -> None:
-        """Refuse sizes no table can have."""
-        for size in ("num_embeddings", "embedding_dim"):
-            if getattr(self, size) < 1:
-                raise ConfigError(f"table {self.name!r}: {size} = {getattr(self, size)}: expected at least 1")
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the rows as float32."""
-        return 4 * self.num_embeddings * self.embedding_dim
 
 
 class RowStore(nn.Module, ABC):
@@ -72,7 +35,12 @@ class RowStore(nn.Module, ABC):
         optimizer: The row rule; None leaves rows alone in backward.
         seed: Fresh rows depend on it and on the table's name alone.
         device: Where the rows live.
+
+    Attributes:
+        processes: Those that train together.
     """
+
+    most_rows = 2**31
 
     def __init__(
         self,
@@ -87,12 +55,16 @@ class RowStore(nn.Module, ABC):
         self.optimizer = optimizer
         self.seed = seed
         self.learning_rate = optimizer.learning_rate if optimizer else 0.0
+        self.processes = self._processes()
         self.stack_rows: dict[int, int] = {}
         self.first_row: dict[str, int] = {}
         for table in tables:
             self._place(table)
         self._allocate(torch.device(device))
         self.reset_parameters()
+
+    def _processes(self) -> Processes:
+        return Processes()
 
     def _place(self, table: RowTable) -> None:
         known = self.tables.setdefault(table.name, table)
@@ -103,7 +75,7 @@ class RowStore(nn.Module, ABC):
         width = table.embedding_dim
         self.first_row[table.name] = self.stack_rows.get(width, 0)
         self.stack_rows[width] = self.first_row[table.name] + table.num_embeddings
-        if self.stack_rows[width] > _MAX_ROWS:
+        if self.stack_rows[width] > self.most_rows:
             raise ConfigError(f"tables of width {width} hold {self.stack_rows[width]} rows: expected at most 2**31")
 
     @abstractmethod
@@ -153,13 +125,38 @@ class RowStore(nn.Module, ABC):
                 state.zero_()
             if rows.is_meta:
                 continue
-            generator = torch.Generator().manual_seed(salt("rows", table.name, self.seed) & (2**63 - 1))
-            fresh = torch.empty(rows.shape)
-            if table.init.law == "uniform":
-                fresh.uniform_(-table.init.scale, table.init.scale, generator=generator)
-            else:
-                fresh.normal_(0, table.init.scale, generator=generator)
-            rows.copy_(fresh)
+            for start, fresh in fresh_rows(table, self.seed):
+                rows[start : start + len(fresh)].copy_(fresh)
+
+    @torch.no_grad()
+    def read_rows(self, name: str, places: Tensor | None = None, state: str | None = None) -> Tensor:
+        """Return copies of some rows of a table, or of one of its optimiser states; all where ``places`` is None.
+
+        All processes call it with the same ``places``, int64 ``[U]``.
+        """
+        values = self.rows(name) if state is None else self.optimizer_rows(name)[state]
+        return values.clone() if places is None else values[places]
+
+    @torch.no_grad()
+    def write_rows(
+        self, name: str, values: Tensor | float, places: Tensor | None = None, state: str | None = None
+    ) -> None:
+        """Write some rows of a table, or of one of its optimiser states; all where ``places`` is None.
+
+        All processes call it with the same ``places``, int64 ``[U]``, unique, and the same ``values``, ``[U, D]`` (a
+        state of one number a row: ``[U]``) or one number.
+        """
+        live = self.rows(name) if state is None else self.optimizer_rows(name)[state]
+        live[slice(None) if places is None else places] = values
+
+    def gather(self, requests: Mapping[int, tuple[Tensor, Tensor | None]]) -> dict[int, Tensor]:
+        """Look up, for each width, addresses with or without the offsets of bags; see ``forward``."""
+        return {width: self(addresses, width, offsets) for width, (addresses, offsets) in requests.items()}
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the optimiser states of a row."""
+        return tuple(self.optimizer.states) if self.optimizer else ()
 
     @property
     def bytes(self) -> int:
