@@ -86,7 +86,7 @@ class KeyRows(nn.Module):
         stays = torch.zeros(self.size + len(keys), dtype=torch.bool, device=keys.device)
         stays[best] = True
         entering = best[best >= self.size] - self.size  # by falling score
-        rows = (~stays[: self.size]).nonzero().squeeze(1)  # as many as enter
+        rows = (free | ~stays[: self.size]).nonzero().squeeze(1)[: len(entering)]  # none is evicted while one is free
         owners[rows] = keys[entering]
         self.get_buffer("counts")[rows] = counts[entering]
         self.get_buffer("last_access")[rows] = last[entering]
