@@ -46,7 +46,7 @@ def draw_pareto(lines: Sequence[Line], path: Path, title: str) -> bool:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, NullFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError:
         raise MissingPackageError("the chart needs matplotlib: pip install 'recembed[plot]'") from None
     drawn = _drawn(lines)
@@ -63,6 +63,7 @@ def draw_pareto(lines: Sequence[Line], path: Path, title: str) -> bool:
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("served bytes of the embeddings", color=_GREY)
     axes.set_ylabel("test AUC (mean over seeds, ± standard deviation)", color=_GREY)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.08, y=0.08)
