@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from recembed.embedding.config import EmbeddingConfig
 from recembed.embedding.tables import build_tables, table_specs
 from recembed.errors import ConfigError
+from recembed.rows import ServedDtype, served_row_bytes
 from recembed.schema.fitted import FittedSchema
 from recembed.tables import Table
 
-__all__ = ["exact_bytes", "fit_to_budget", "own_bytes", "served_bytes"]
+__all__ = ["exact_bytes", "fit_to_budget", "own_bytes", "served_bytes", "served_rows"]
 
 _SMALLEST = 1e-6
 _STEPS = 40
@@ -20,14 +21,21 @@ def own_bytes(table: Table) -> int:
     return sum({slot.name: slot.bytes for slot in table.slots}.values()) + table.overhead_bytes
 
 
-def served_bytes(tables: Iterable[Table]) -> int:
+def served_bytes(tables: Iterable[Table], dtype: ServedDtype = "float32") -> int:
     """Return the planned bytes of the serving form of several tables; rows they share count once."""
     rows: dict[str, int] = {}
     overhead = 0
     for table in tables:
-        rows |= table.served_rows
+        rows |= served_rows(table, dtype)
         overhead += table.served_overhead_bytes
     return sum(rows.values()) + overhead
+
+
+def served_rows(table: Table, dtype: ServedDtype) -> dict[str, int]:
+    """Return the planned bytes of a table's rows; those that stay in the store are of ``dtype``."""
+    if type(table).compact is not Table.compact:
+        return table.served_rows
+    return {slot.name: served_row_bytes(slot, dtype) for slot in table.slots}
 
 
 def exact_bytes(fitted: FittedSchema, config: EmbeddingConfig, parts: Sequence[bool]) -> int:
@@ -72,7 +80,7 @@ def fit_to_budget(
     def size(ratio: float) -> int:
         sized = _resized(config, ratio)
         tables = [t for linear in parts for t in build_tables(fitted, sized, linear=linear, seed=seed).values()]
-        return served_bytes(tables)
+        return served_bytes(tables, config.served_dtype)
 
     largest = size(1.0)
     if largest <= budget:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 
 from recembed.errors import ConfigError, did_you_mean
 from recembed.numeric import NUMERIC, NumericConfig
-from recembed.rows import AnyRowOptimizer, Init, RowStoreName, RowWiseAdagrad
+from recembed.rows import AnyRowOptimizer, Init, RowStoreName, RowWiseAdagrad, ServedDtype
 from recembed.schema.feature import Feature, Schema
 from recembed.settings import parse_kind
 from recembed.tables import AnyTableConfig, FullConfig, TableConfig
@@ -76,6 +76,8 @@ class EmbeddingConfig(BaseModel):
         embedding_budget: Bytes that the tables may take as they are served, first-order weights included: a number, or
             text such as ``20 MB``. The ``ratio`` of every method that has one is solved for it.
         ratio: The budget as a share of the bytes of exact tables.
+        served_dtype: Type of the rows that are served: ``float32``, ``float16``, or ``int8`` with a float16 scale per row
+            (rows under 4 wide: float16). It holds for every method that serves rows of the store; training is float32.
         project: Bring fields of other widths to ``embedding_dim`` by a learned projection.
         l2: Penalty ``l2 / 2 * sum(row**2)`` over the rows looked up, averaged over the batch.
         init: Law of fresh rows; first-order weights start at zero.
@@ -94,6 +96,7 @@ class EmbeddingConfig(BaseModel):
     features: dict[str, FeatureOptions] = {}
     embedding_budget: Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    served_dtype: ServedDtype = "float32"
     project: bool = False
     l2: Annotated[float, Field(ge=0)] = 0.0
     init: Init = Init(scale=0.05, law="uniform")

@@ -22,7 +22,7 @@ from recembed.embedding.lookup import Lookups, table_vectors
 from recembed.embedding.tables import build_tables
 from recembed.errors import ConfigError
 from recembed.numeric import NumericEncoder
-from recembed.rows import RowStore, make_row_store, plain_copy
+from recembed.rows import RowStore, ServedStore, make_row_store
 from recembed.schema.fitted import FittedSchema
 from recembed.tables import ServedTable, Table
 
@@ -202,7 +202,8 @@ class FeatureEmbedding(nn.Module):
     def compact(self) -> "FeatureEmbedding":
         """Return a copy in its serving form: every table compacted where that makes it smaller, rows on CPU.
 
-        It gives the vectors of evaluation mode and cannot be trained. ``bytes`` of the copy are what it serves.
+        It gives the vectors of evaluation mode, up to the rounding of ``config.served_dtype``, and cannot be trained.
+        ``bytes`` of the copy are what it serves.
 
         Raises:
             ConfigError: a method has to be settled first.
@@ -212,7 +213,7 @@ class FeatureEmbedding(nn.Module):
         tables = {name: self._compacted(name, table) for name, table in self.tables.items()}
         weights = tables if self.weights is self.tables else {n: self._compacted(n, t) for n, t in self.weights.items()}
         slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))
-        store = plain_copy(self.store, list(slots))
+        store = ServedStore(self.store, list(slots), self.config.served_dtype)
         served = copy.deepcopy(self, {id(self.store): store})
         served._place(tables if self._fields else {}, weights)
         served.eval().cpu().compacted = True
@@ -264,4 +265,4 @@ class FeatureEmbedding(nn.Module):
     @property
     def served_bytes(self) -> int:
         """Planned bytes of the serving form; after training ``compact().bytes`` are the bytes taken, never more."""
-        return served_bytes(self.all_tables().values())
+        return served_bytes(self.all_tables().values(), self.config.served_dtype)

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from recembed.embedding.budget import served_rows
 from recembed.embedding.module import FeatureEmbedding
 from recembed.tables import Table
 
@@ -58,7 +59,9 @@ def embedding_plan(embedding: FeatureEmbedding) -> pl.DataFrame:
 
 def _bytes(embedding: FeatureEmbedding, table: Table, seen: set[str]) -> dict[str, int]:
     own = {slot.name: slot for slot in table.slots if slot.name not in seen}
-    served = {name: size for name, size in table.served_rows.items() if name not in seen}
+    served = {
+        name: size for name, size in served_rows(table, embedding.config.served_dtype).items() if name not in seen
+    }
     seen |= own.keys() | served.keys()
     optimizer = embedding.store.optimizer
     states = optimizer.states if optimizer else ()

@@ -16,7 +16,7 @@ from torch import nn
 from recembed.data import encode
 from recembed.embedding import FeatureEmbedding
 from recembed.errors import ExportError
-from recembed.export.graph import ServingGraph, embedding_of, trace
+from recembed.export.graph import ServingGraph, compact_model, embedding_of, trace
 from recembed.export.inputs import describe_inputs, raw_columns
 from recembed.export.manifest import MANIFEST_FILE, Manifest, Metric, record_files, space_id
 from recembed.export.ranker import GRAPH_FILE, SCHEMA_FOLDER, Ranker
@@ -59,7 +59,7 @@ def export_bundle(
         fitted: The mapping it was trained under.
         out: The folder to make.
         golden: Raw rows, some hundreds, to prove the bundle with. A column ``recembed.logit``, if there is one, is
-            what an earlier moment of the run said of these rows: the trained model must still say it.
+            what an earlier moment of the run said of these rows: the model in its compact form must still say it.
         feature: Whose vectors to export; the feature of role ``item`` if None.
         metric: How vectors are meant to be compared: ``dot`` or ``cosine``.
         run: Facts of the run for the manifest; ``run_id`` enters the space id.
@@ -84,12 +84,15 @@ def export_bundle(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        vectors, sizes = _write_parts(model, fitted, beside, feature, golden)
+        served = compact_model(model)
+        rounding = _rounding(model, served, fitted, golden)
+        vectors, sizes = _write_parts(served, fitted, beside, feature, golden)
         if faiss:
             from recembed.export.faiss_index import write_index
 
             write_index(beside, metric)
-        manifest = _prove(embedding, fitted, beside, feature, metric, run, vectors, sizes)
+        facts = {"difference": {"compaction": rounding}, "bytes": sizes}
+        manifest = _prove(embedding_of(served), fitted, beside, feature, metric, run, vectors, facts)
         _move(beside, out)
     except OSError as error:
         raise ExportError(f"cannot write the bundle {out}: {error.strerror or error}") from error
@@ -119,6 +122,7 @@ def _write_parts(
     model: nn.Module, fitted: FittedSchema, folder: Path, feature: str, golden: pl.DataFrame
 ) -> tuple[VectorsRecord, dict[str, int]]:
     embedding = embedding_of(model)
+    _golden(model, fitted, golden).write_parquet(folder / GOLDEN_FILE)  # before the graph shares the weights
     fitted.save(folder / SCHEMA_FOLDER)
     write_id_map(vocabulary_to_export(embedding, fitted, feature), folder)
     vectors = write_vectors(embedding, fitted, feature, folder)
@@ -126,12 +130,11 @@ def _write_parts(
     torch.export.save(trace(graph, fitted.schema), folder / GRAPH_FILE)
     sizes = graph.bytes()
     sizes["graph"] = (folder / GRAPH_FILE).stat().st_size - sum(sizes.values())
-    _golden(model, fitted, golden).write_parquet(folder / GOLDEN_FILE)
     return vectors, sizes
 
 
 def _golden(model: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the raw columns of ``rows`` with what the trained model says of them."""
+    """Return the raw columns of ``rows`` with what the compact model says of them."""
     logits = trained_logits(model, fitted, rows)
     if GOLDEN_LOGIT in rows:
         earlier = rows[GOLDEN_LOGIT].to_numpy()
@@ -139,12 +142,18 @@ def _golden(model: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -> pl.Da
         worst = int(gaps.argmax())
         if not gaps[worst] <= TOLERANCE["logit"]:
             raise ExportError(
-                f"golden row {worst}: the model says logit {logits[worst]:.8g}, the run said {earlier[worst]:.8g}; "
+                f"golden row {worst}: the model as served says logit {logits[worst]:.8g}, the run said {earlier[worst]:.8g}; "
                 "these are not the weights of that run"
             )
     probabilities = torch.sigmoid(torch.from_numpy(logits)).numpy()
     scores = [pl.Series(GOLDEN_LOGIT, logits), pl.Series(GOLDEN_PROBABILITY, probabilities)]
     return rows.select(raw_columns(fitted.schema)).with_columns(scores)
+
+
+def _rounding(model: nn.Module, served: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -> float:
+    """Return the largest difference of logits between the trained model and its compact form."""
+    gaps = np.abs(trained_logits(model, fitted, rows) - trained_logits(served, fitted, rows))
+    return float(gaps.max())
 
 
 @torch.no_grad()
@@ -168,7 +177,7 @@ def _prove(
     metric: Metric,
     run: dict[str, Any],
     vectors: VectorsRecord,
-    sizes: dict[str, int],
+    facts: dict[str, Any],
 ) -> Manifest:
     """Load what was written, compare it with the trained model, and seal it with a manifest."""
     check_vectors(folder, embedding, fitted, feature)
@@ -189,9 +198,9 @@ def _prove(
         },
         inputs=describe_inputs(fitted),
         tolerance=TOLERANCE,
-        difference=difference,
+        difference=difference | facts["difference"],
         golden_rows=golden.height,
-        bytes=sizes,
+        bytes=facts["bytes"],
         files=record_files(folder),
     )
     manifest.write(folder)

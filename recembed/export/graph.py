@@ -20,7 +20,7 @@ from recembed.schema.fitted import FittedSchema
 from recembed.schema.vocabulary import Vocabulary, lookup_ids
 from recembed.tables.full import FullTable
 
-__all__ = ["ServingGraph", "embedding_of", "trace"]
+__all__ = ["ServingGraph", "compact_model", "embedding_of", "trace"]
 
 _EXAMPLE_ROWS = 3
 
@@ -48,7 +48,7 @@ class ServingGraph(nn.Module):
         super().__init__()
         embedding = embedding_of(model)
         _check_mapping(embedding, fitted)
-        self.model = _copy_with_compact_tables(model, embedding).cpu().eval()
+        self.model = compact_model(model)
         lookups = {name: _Lookup(vocabulary) for name, vocabulary in fitted.vocabularies.items()}
 
         def mapping(feature: Feature) -> nn.Module:
@@ -131,8 +131,16 @@ def _check_mapping(embedding: FeatureEmbedding, fitted: FittedSchema) -> None:
 
 
 @torch.no_grad()
-def _copy_with_compact_tables(model: nn.Module, embedding: FeatureEmbedding) -> nn.Module:
-    copied: nn.Module = copy.deepcopy(model, {id(embedding): embedding.compact()}).requires_grad_(False)
+def compact_model(model: nn.Module) -> nn.Module:
+    """Return a copy of a trained model, on CPU in evaluation mode, with its embedding in compact form: what is served.
+
+    Raises:
+        ExportError: the model holds no ``FeatureEmbedding`` or several. ConfigError: a method has to be settled first.
+    """
+    embedding = embedding_of(model)
+    if embedding.compacted:
+        return model
+    copied: nn.Module = copy.deepcopy(model, {id(embedding): embedding.compact()}).requires_grad_(False).cpu().eval()
     for module in copied.modules():
         for name, values in module.named_buffers(recurse=False):
             if values.untyped_storage().nbytes() != values.nbytes:  # a slice: the file would hold the whole

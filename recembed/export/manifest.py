@@ -44,7 +44,8 @@ class Manifest(BaseModel):
         versions: Of the packages that wrote the bundle.
         inputs: How to call the graph.
         tolerance: Largest difference between trained and served scores that passes, by output.
-        difference: Largest one found on the golden rows.
+        difference: Largest one found on the golden rows; ``compaction``, the one in logits between the trained model and
+            its compact form, is of the method and of ``served_dtype`` and has no limit here.
         golden_rows: Their number.
         bytes: What ``ranker.pt2`` holds: ``embeddings`` (compact tables), ``id_maps``, ``dense`` (all other weights and indices), and
             ``graph``, the rest of the file.

@@ -9,7 +9,8 @@ import torch
 from recembed.errors import ConfigError, MissingPackageError
 from recembed.rows.base import Init, RowStore, RowTable, decay_lookups
 from recembed.rows.optimizers import SGD, Adagrad, Adam, AnyRowOptimizer, RowOptimizer, RowWiseAdagrad
-from recembed.rows.plain import PlainStore, plain_copy
+from recembed.rows.plain import PlainStore
+from recembed.rows.served import ServedDtype, ServedStore, served_row_bytes
 
 __all__ = [
     "SGD",
@@ -23,9 +24,11 @@ __all__ = [
     "RowStoreName",
     "RowTable",
     "RowWiseAdagrad",
+    "ServedDtype",
+    "ServedStore",
     "decay_lookups",
     "make_row_store",
-    "plain_copy",
+    "served_row_bytes",
 ]
 
 RowStoreName = Literal["auto", "torchrec", "torch"]

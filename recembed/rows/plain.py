@@ -3,16 +3,15 @@
 Axes: ``N`` addresses, ``G`` bags, ``D`` width, ``R`` rows of a stack, ``U`` unique rows.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recembed.rows.base import RowStore, RowTable
+from recembed.rows.base import RowStore
 
-__all__ = ["PlainStore", "plain_copy"]
+__all__ = ["PlainStore"]
 
 
 class PlainStore(RowStore):
@@ -88,12 +87,3 @@ class _Lookup(torch.autograd.Function):
             gradient = gradient.repeat_interleave(offsets.diff(), dim=0, output_size=len(addresses))  # [N, D]
         ctx.store.update(ctx.width, addresses, gradient)
         return None, None, None, None, None
-
-
-@torch.no_grad()
-def plain_copy(store: RowStore, tables: Sequence[RowTable]) -> PlainStore:
-    """Return a plain store on CPU, without row rule, that holds copies of some tables of ``store``."""
-    copied = PlainStore(tables, optimizer=None, seed=store.seed, device="meta").to_empty(device="cpu")
-    for name in copied.tables:
-        copied.rows(name).copy_(store.rows(name))
-    return copied

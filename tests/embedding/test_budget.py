@@ -77,3 +77,12 @@ def test_the_plan_adds_up() -> None:
     assert plan["optimizer_bytes"].sum() == embedding.store.optimizer_bytes
     assert plan["exact_bytes"].sum() == EXACT
     assert plan["id_map_bytes"].to_list() == [0, 12 * 303, 12 * 10, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_a_budget_buys_more_rows_of_a_narrower_type(dtype: str) -> None:
+    wide = build(table=SIZED["multiplexed"], ratio=0.25)
+    narrow = build(table=SIZED["multiplexed"], ratio=0.25, served_dtype=dtype)
+    assert narrow.served_bytes <= 0.25 * EXACT
+    assert narrow.compact().bytes == narrow.served_bytes
+    assert narrow.store.tables["multiplexed"].num_embeddings > 1.8 * wide.store.tables["multiplexed"].num_embeddings

@@ -50,6 +50,7 @@ def test_manifest_says_what_is_there(bundle: Path) -> None:
     assert manifest.mapping_version == shop.fitted().version
     assert manifest.run == {"run_id": "run 1", "metrics": {"auc": 0.5}}
     assert manifest.tolerance == {"probability": 1e-6, "logit": 1e-5}
+    assert manifest.difference["compaction"] == 0.0
     assert all(manifest.difference[output] <= limit for output, limit in manifest.tolerance.items())
     assert {"recembed", "torch", "polars", "python"} <= set(manifest.versions)
     on_disk = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
@@ -131,7 +132,9 @@ def test_golden_scores_of_the_run_must_still_hold(tmp_path: Path) -> None:
     logits = trained_logits(model, SMALL, golden)
     export(tmp_path / "right", model=model, golden=golden.with_columns(pl.Series(GOLDEN_LOGIT, logits)))
     logits[31] += 0.001
-    with pytest.raises(ExportError, match=r"golden row 31: the model says .* these are not the weights of that run"):
+    with pytest.raises(
+        ExportError, match=r"golden row 31: the model as served says .* these are not the weights of that run"
+    ):
         export(tmp_path / "wrong", model=model, golden=golden.with_columns(pl.Series(GOLDEN_LOGIT, logits)))
     assert [path.name for path in tmp_path.iterdir()] == ["right"]
 
@@ -176,3 +179,15 @@ def test_the_file_of_the_graph_holds_the_planned_bytes_and_little_else(tmp_path:
     assert dense <= sizes["dense"] < dense + 64  # and where the features' columns and tables begin
     assert file == sum(sizes.values())
     assert 0 < sizes["graph"] < 100_000
+
+
+def test_int8_rows_are_proved_against_the_compact_model_and_their_rounding_is_told(tmp_path: Path) -> None:
+    settings = EmbeddingConfig(embedding_dim=4, row_store="torch", served_dtype="int8")
+    embedding = FeatureEmbedding(SMALL, settings)
+    embedding.store.stack(4).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    model = MODELS["dcnv2"](hidden_units=(8,)).build(embedding)
+    manifest = export(tmp_path / "bundle", model=model)
+    assert 1e-6 < manifest.difference["compaction"] < 0.05
+    assert manifest.difference["logit"] <= 1e-5
+    assert manifest.bytes["embeddings"] == embedding.served_bytes < embedding.bytes / 2
+    assert verify_bundle(tmp_path / "bundle") is not None
