@@ -129,7 +129,7 @@ class AlptTable(Table):
             return rows[0] + 0.0 * rows[1]
         unique, slopes = self._slopes
         factor = (ids.numel() * self.embedding_dim * (2 ** (self.bits - 1) - 1)) ** -0.5
-        places = torch.searchsorted(unique, ids).clamp(max=len(unique) - 1)  # [*S]
+        places = torch.searchsorted(unique, ids.contiguous()).clamp(max=len(unique) - 1)  # [*S]
         moved: Tensor = rows[0] + factor * slopes[places] * (scale - scale.detach())
         return moved
 

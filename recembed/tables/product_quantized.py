@@ -184,7 +184,8 @@ class ProductQuantizedTable(Table):
         self.rank = rank
         self.temperature = config.temperature
         self.commitment = config.commitment
-        shape = (plan.parts, plan.words, spec.embedding_dim // plan.parts)
+        self._shape = (plan.parts, spec.embedding_dim // plan.parts)
+        shape = (plan.parts, plan.words, self._shape[1])
         std = spec.init.scale / (3**0.5 if spec.init.law == "uniform" else 1.0)
         self.codebook = uniform_parameter(shape, std, spec.name, "codebook", seed)
         keys = uniform_parameter(shape, 1.0, spec.name, "keys", seed) if config.variant == "softmax" else None
@@ -210,7 +211,7 @@ class ProductQuantizedTable(Table):
         Double precision, so that the choice does not depend on the size of the batch.
         """
         keys = self.codebook.detach() if self.keys is None else self.keys
-        queries = rows.view(*ids.shape, self.plan.parts, -1).double()  # [*S, P, w]
+        queries = rows.view(*ids.shape, *self._shape).double()  # [*S, P, w]
         scores = torch.einsum("...pw,pkw->...pk", queries, keys.double())
         if self.keys is None:
             scores = 2 * scores - keys.double().square().sum(-1)  # minus the squared distance, but for |query|**2
