@@ -40,7 +40,8 @@ class DedupConfig(TableConfig):
     Attributes:
         ratio: Served bytes as a share of the exact table's.
         block_rows: Rows of a block; if None, the smallest power of two whose map takes a fifth of the budget.
-        bands: Hashes by which alike blocks are looked for (study: 90).
+        bands: How often alike blocks are looked for, each time by other hashes (study: 90).
+        hashes: Hashes that two blocks must share in a band (study: 1, which tells its long blocks apart).
         similarity: Share of the numbers of two blocks that must agree (study: 0.7).
         tolerance: How far two numbers may differ, as a share of the root mean square of all trained numbers.
         exact_below: Features with at most this many ids keep an exact table.
@@ -62,6 +63,7 @@ class DedupConfig(TableConfig):
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
     block_rows: Annotated[int, Field(ge=1)] | None = None
     bands: Annotated[int, Field(ge=1, le=1024)] = 90
+    hashes: Annotated[int, Field(ge=1, le=64)] = 4
     similarity: Annotated[float, Field(gt=0, le=1)] = 0.7
     tolerance: Annotated[float, Field(ge=0)] = 0.1
     exact_below: Annotated[int, Field(ge=0)] = 100
@@ -165,6 +167,7 @@ class DedupTable(Table):
             tolerance=config.tolerance * float(blocks.square().mean().sqrt()),
             similarity=config.similarity,
             bands=config.bands,
+            hashes=config.hashes,
             seed=self._seed,
         )
         leader = merge_nearest(blocks, alike, weights.sum(1), self.blocks.unique)
