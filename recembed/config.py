@@ -15,6 +15,7 @@ from recembed.schema.feature import Schema
 from recembed.settings import explain_validation, parse_kind
 from recembed.sources import Format
 from recembed.training import TrainingConfig
+from recembed.training.stages import Stages, TrainStage
 
 __all__ = ["DataConfig", "EvaluationConfig", "RunConfig", "TrackingConfig", "load_config", "parse_model"]
 
@@ -111,6 +112,8 @@ class RunConfig(_Section):
         embeddings: Methods, row store, row rule.
         model: The CTR model.
         training: The loop.
+        stages: What is done one after the other, for methods that take several trainings; by default what the methods
+            in use ask for (their ``recipe``), and an empty list is a single training whatever they ask for.
         evaluation: What is measured.
         tracking: Where it is tracked.
     """
@@ -122,6 +125,7 @@ class RunConfig(_Section):
     embeddings: EmbeddingConfig = EmbeddingConfig()
     model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(parse_model)] = parse_model("deepfm")
     training: TrainingConfig = TrainingConfig()
+    stages: Stages | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -131,6 +135,9 @@ class RunConfig(_Section):
             raise ValueError(
                 "schema is required with data.path: list features and labels ('recembed infer' proposes one)"
             )
+        for stage in self.stages or ():
+            if isinstance(stage, TrainStage):
+                stage.settings(self.training)  # a mistake in it is told now
         return self
 
     @classmethod

@@ -41,6 +41,10 @@ def main() -> None:
     app()
 
 
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
 def _terminate(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
@@ -85,7 +89,7 @@ def train(
         ["recembed train", str(config), *(f"--set '{o}'" for o in overrides or []), f"--out {folder} --resume"]
     )
     try:
-        result = train_run(settings, folder, resume=resume, overwrite=overwrite)
+        result = train_run(settings, folder, resume=resume, overwrite=overwrite, say=_say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; where a checkpoint was written, go on with: {resume_line}") from None
     document = {"run": folder, **result.metrics, "tracking": result.url}
@@ -207,7 +211,7 @@ def quickstart(
     from recembed.cli.tables import quickstart_tables
     from recembed.quickstart import run_quickstart
 
-    result = run_quickstart(out, say=lambda line: typer.echo(line, err=True))
+    result = run_quickstart(out, say=_say)
     return Answer(result, quickstart_tables(result))
 
 

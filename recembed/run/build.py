@@ -7,11 +7,12 @@ import torch
 from recembed.config import RunConfig
 from recembed.embedding import FeatureEmbedding
 from recembed.errors import ConfigError, did_you_mean
+from recembed.export import compact_model
 from recembed.models import CTRModel
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema
 
-__all__ = ["build_model", "embedding_of", "select_features"]
+__all__ = ["build_model", "embedding_of", "select_features", "served_model"]
 
 
 def build_model(fitted: FittedSchema, config: RunConfig, device: torch.device | str = "cpu") -> CTRModel:
@@ -39,6 +40,13 @@ def build_model(fitted: FittedSchema, config: RunConfig, device: torch.device | 
 def embedding_of(model: CTRModel) -> FeatureEmbedding:
     """Return the embedding part of a model that ``build_model`` made."""
     return cast(FeatureEmbedding, model.embedding)
+
+
+def served_model(model: CTRModel) -> CTRModel:
+    """Return what will be served: the compact form where rows are rounded, else the model itself, which says the same."""
+    if embedding_of(model).config.served_dtype == "float32":
+        return model
+    return cast(CTRModel, compact_model(model))
 
 
 def select_features(schema: Schema, use: tuple[str, ...] | None) -> Schema:

@@ -93,7 +93,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def clear_outputs(folder: Path) -> None:
     """Delete what an earlier run left in ``folder``, so that old and new files never lie side by side."""
-    for name in ("checkpoint", "slices"):
+    for name in ("checkpoint", "slices", "stages"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for pattern in ("*.parquet", "metrics.json", "config.yaml", _FILE):
         for path in folder.glob(pattern):

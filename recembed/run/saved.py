@@ -16,7 +16,7 @@ from recembed.errors import ConfigError, DataError, did_you_mean
 from recembed.evaluation import compare, sigmoid
 from recembed.export import Manifest, export_bundle
 from recembed.models import CTRModel
-from recembed.run.build import build_model, embedding_of
+from recembed.run.build import build_model, embedding_of, served_model
 from recembed.run.data import open_data, open_rows, reading_rows
 from recembed.run.evaluate import PartResult, evaluate_part, score_rows, user_keys
 from recembed.run.files import write_table
@@ -98,7 +98,7 @@ def evaluate_run(folder: Path | str, *, data: str | None = None, against: Path |
 
 def _evaluate(run: SavedRun, frame: pl.LazyFrame, groups: np.ndarray | None) -> PartResult:
     rows = encode(frame, run.fitted, key_features=embedding_of(run.model).key_features)
-    return evaluate_part(run.model, rows, run.config, groups=groups)
+    return evaluate_part(served_model(run.model), rows, run.config, groups=groups)
 
 
 def predict_run(folder: Path | str, data: str, out: Path | str) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def predict_run(folder: Path | str, data: str, out: Path | str) -> dict[str, Any
         raise DataError(f"{data}: column {taken[0]!r} would be overwritten by the scores; rename it")
     if len(rows) == 0:
         raise DataError(f"{data} has no rows to score")
-    logits = score_rows(run.model, rows, run.config.training.batch_size)
+    logits = score_rows(served_model(run.model), rows, run.config.training.batch_size)
     scored = raw.with_columns(logit=pl.Series(logits), probability=pl.Series(sigmoid(logits)).cast(pl.Float32))
     write_table(out, scored)
     return {"rows": len(rows), "out": str(out), "unseen": dict(rows.unseen)}

@@ -1,5 +1,6 @@
 """The loop that knows no model: trainer, checkpoints, tracking."""
 
+from recembed.training.bilevel import BilevelSearch
 from recembed.training.checkpoint import load_checkpoint, save_checkpoint
 from recembed.training.checkpointer import Checkpointer
 from recembed.training.config import EarlyStopping, TrainingConfig
@@ -10,6 +11,7 @@ from recembed.training.tracking import MemoryTracker, NullTracker, Tracker
 from recembed.training.trainer import Trainer, TrainResult
 
 __all__ = [
+    "BilevelSearch",
     "Checkpointer",
     "EarlyStopping",
     "Manifest",

@@ -18,15 +18,7 @@ from recembed.training.checkpointer import Checkpointer
 from recembed.training.config import EarlyStopping, TrainingConfig
 from recembed.training.interrupt import Interrupt
 from recembed.training.progress import ProgressBar
-from recembed.training.state import (
-    Best,
-    RunState,
-    load_optimizer,
-    optimizer_tensors,
-    random_tensors,
-    restore_random,
-    seed_everything,
-)
+from recembed.training.state import Best, RunState, random_tensors, restore_random, seed_everything
 from recembed.training.step import Stepper
 from recembed.training.tracking import Tracker
 
@@ -83,7 +75,7 @@ class TrainingLoop:
             seed_everything(self.config.seed)
             return
         manifest, tensors = self.checkpoint.load_last(self.model)
-        load_optimizer(self.model, self.stepper.optimizer, tensors)
+        self.stepper.resume(tensors, manifest.progress)
         self.state = RunState.from_json(manifest.progress["run"])
         self._saved = (self.state.step, self.state.evaluated)
         self.train.resume(manifest.progress["data"])
@@ -235,12 +227,12 @@ class TrainingLoop:
         if self.checkpoint is None or self._saved == (self.state.step, self.state.evaluated):
             return
         self._flush()
-        training = random_tensors() | optimizer_tensors(self.model, self.stepper.optimizer)
+        tensors, progress = self.stepper.state()
         self.checkpoint.save_last(
             self.model,
-            training,
+            random_tensors() | tensors,
             step=self.state.step,
             epoch=self.epoch,
-            progress={"run": self.state.to_json(), "data": self.train.state()},
+            progress={"run": self.state.to_json(), "data": self.train.state(), **progress},
         )
         self._saved = (self.state.step, self.state.evaluated)

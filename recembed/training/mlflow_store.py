@@ -12,7 +12,17 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote
 
-__all__ = ["check_sqlite", "clean", "one_line", "page", "quiet_loggers", "requirement", "short_timeouts", "sqlite_file"]
+__all__ = [
+    "artifact_location",
+    "check_sqlite",
+    "clean",
+    "one_line",
+    "page",
+    "quiet_loggers",
+    "requirement",
+    "short_timeouts",
+    "sqlite_file",
+]
 
 _SQLITE = "sqlite:///"
 _LONGEST_NAME = 250
@@ -30,6 +40,12 @@ def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite address, or None for other stores."""
     text = unquote(uri.removeprefix(_SQLITE).split("?")[0])
     return Path(text).absolute() if uri.startswith(_SQLITE) and text and text != ":memory:" else None
+
+
+def artifact_location(uri: str | None) -> str | None:
+    """Return where the artifacts of a new experiment go, or None where the store says so itself."""
+    file = sqlite_file(uri or "")
+    return None if file is None else (file.parent / "mlartifacts").as_uri()
 
 
 def check_sqlite(uri: str) -> None:

@@ -77,12 +77,16 @@ class MLflowTracker:
             self._buffer = MetricBuffer(self._send)
             self.run_id = self._run
 
-        def write_config() -> None:
-            plain = json.loads(json.dumps(dict(params), default=str))
-            self._client.log_dict(self._run, plain, "config.yaml")
+        def plain() -> dict[str, Any]:
+            return dict(json.loads(json.dumps(dict(params), default=str)))
 
         self._attempt("start a run", write)
-        self._attempt_artifact("config.yaml", write_config)
+        self._attempt_artifact("config.yaml", lambda: self._client.log_dict(self._run, plain(), "config.yaml"))
+
+    def child(self, resume: str | None = None) -> "MLflowTracker":
+        """Return the tracker of a run nested under this one."""
+        enabled = self._open and self.run_id is not None
+        return MLflowTracker(tracking_uri=self._uri, enabled=enabled, parent=self.run_id, resume=resume)
 
     def dataset(self, name: str, *, digest: str, rows: int, source: str) -> None:
         """Write the data to the run's inputs; the digest is cut to MLflow's 36 characters and whole in a tag."""
@@ -116,10 +120,8 @@ class MLflowTracker:
         """Copy a file to the run's artifacts, or a folder under its own name."""
 
         def write() -> None:
-            if path.is_dir():
-                self._client.log_artifacts(self._run, str(path), path.name)
-            else:
-                self._client.log_artifact(self._run, str(path))
+            place = path.name if path.is_dir() else None
+            (self._client.log_artifacts if place else self._client.log_artifact)(self._run, str(path), place)
 
         self._attempt_artifact(str(path), write)
 
@@ -169,9 +171,7 @@ class MLflowTracker:
         elif experiment := self._client.get_experiment_by_name(self._experiment):
             experiment_id = experiment.experiment_id
         else:
-            file = store.sqlite_file(self._uri or "")
-            location = None if file is None else (file.parent / "mlartifacts").as_uri()
-            experiment_id = self._client.create_experiment(self._experiment, artifact_location=location)
+            experiment_id = self._client.create_experiment(self._experiment, store.artifact_location(self._uri))
         return self._client.create_run(experiment_id, run_name=run_name, tags=resolve_tags(tags))
 
     def _write_params(self, params: dict[str, str]) -> None:

@@ -113,26 +113,28 @@ def _names(model: nn.Module, optimizer: Optimizer) -> list[str]:
     return [by_identity[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def optimizer_tensors(model: nn.Module, optimizer: Optimizer | None) -> dict[str, Tensor]:
-    """Return the states of the dense optimiser as ``optimizer/<state>/<parameter>``."""
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer | None, prefix: str = "optimizer") -> dict[str, Tensor]:
+    """Return the states of a dense optimiser as ``<prefix>/<state>/<parameter>``."""
     if optimizer is None:
         return {}
     names, states = _names(model, optimizer), optimizer.state_dict()["state"]
     return {
-        f"optimizer/{state}/{names[index]}": value
+        f"{prefix}/{state}/{names[index]}": value
         for index, values in states.items()
         for state, value in values.items()
         if isinstance(value, Tensor)
     }
 
 
-def load_optimizer(model: nn.Module, optimizer: Optimizer | None, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(
+    model: nn.Module, optimizer: Optimizer | None, tensors: Mapping[str, Tensor], prefix: str = "optimizer"
+) -> None:
     """Put the states of ``optimizer_tensors`` into a fresh optimiser.
 
     Raises:
         CheckpointError: they belong to another kind of optimiser or to other parameters.
     """
-    saved = {name: value for name, value in tensors.items() if name.startswith("optimizer/")}
+    saved = {name: value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
     if optimizer is None:
         return
     states: dict[int, dict[str, Tensor]] = {}

@@ -1,9 +1,10 @@
 """One optimiser step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from recembed.batch import Batch
 from recembed.errors import ConfigError, TrainingError
 from recembed.evaluation.evaluate import evaluation_mode
 from recembed.rows import RowStore
+from recembed.training.bilevel import BilevelSearch
 from recembed.training.config import TrainingConfig
 from recembed.training.nonfinite import find_nonfinite
 from recembed.training.objectives import AddsLoss, Objective
+from recembed.training.state import load_optimizer, optimizer_tensors
 
 __all__ = ["Stepper"]
 
@@ -28,12 +31,22 @@ class Stepper:
         config: Settings.
         steps: Steps of the whole run, for the schedule.
         device: Where the model is.
+        search: Parameters that other batches move, before each step.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, config: TrainingConfig, steps: int, device: torch.device
+        self,
+        model: nn.Module,
+        objective: Objective,
+        config: TrainingConfig,
+        steps: int,
+        device: torch.device,
+        search: BilevelSearch | None = None,
     ) -> None:
         config.schedule.check(steps)
+        self.search = search
+        if search is not None:
+            search.begin(config)
         self.model, self.objective, self.config, self.steps, self.device = model, objective, config, steps, device
         self.optimizer = config.dense_optimizer.build(model.parameters())
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -49,17 +62,45 @@ class Stepper:
             TrainingError: the loss is not finite; rows and parameters are as before the step.
         """
         self._set_learning_rates(self.config.schedule.factor(step, self.steps))
+        if self.search is not None:
+            self._search(self.search, step)
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(batch)
-        if self.device.type == "cpu" and not math.isfinite(loss.item()):  # elsewhere .item() would make the step wait
-            raise self.explain(batch, step, loss.item())
+        loss = self._finite_loss(batch, step)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.optimizer is not None:
             if self.config.clip_norm is not None:
                 self._clip(self.config.clip_norm, step)
             self.optimizer.step()
         return loss.detach()
+
+    def _search(self, search: BilevelSearch, step: int) -> None:
+        batch = search.next_batch()
+        if self.device.type != "cpu":
+            batch = batch.to(self.device)
+        with search.in_training():
+            search.move(self._finite_loss(batch, step))
+
+    def _finite_loss(self, batch: Batch, step: int) -> Tensor:
+        loss = self.loss(batch)
+        if self.device.type == "cpu" and not math.isfinite(loss.item()):  # elsewhere .item() would make the step wait
+            raise self.explain(batch, step, loss.item())
+        return loss
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what a step depends on beside the weights: the optimisers' states, and positions JSON can hold."""
+        tensors = optimizer_tensors(self.model, self.optimizer)
+        if self.search is None:
+            return tensors, {}
+        tensors |= optimizer_tensors(self.model, self.search.optimizer, "search")
+        return tensors, {"search": self.search.batches.state()}
+
+    def resume(self, tensors: Mapping[str, Tensor], positions: Mapping[str, Any]) -> None:
+        """Go back to a ``state``; both may hold more than this."""
+        load_optimizer(self.model, self.optimizer, tensors)
+        if self.search is not None:
+            load_optimizer(self.model, self.search.optimizer, tensors, "search")
+            self.search.batches.resume(positions["search"])
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, with gradient: the objective's and what modules add to it."""
@@ -110,5 +151,7 @@ class Stepper:
         self._factor = factor
         if self.optimizer is not None:
             self.config.dense_optimizer.set_learning_rates(self.optimizer, factor)
+        if self.search is not None:
+            self.search.set_learning_rates(factor)
         for store, learning_rate in self._stores:
             store.set_learning_rate(learning_rate * factor)

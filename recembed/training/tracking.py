@@ -51,6 +51,10 @@ class Tracker(Protocol):
         """Keep the exported ``bundle`` as a model that scores raw rows like those of ``example``."""
         ...
 
+    def child(self, resume: str | None = None) -> "Tracker":
+        """Return a tracker, to be started and ended, of a run nested under this one; ``resume`` is its earlier id."""
+        ...
+
     def end(self, ok: bool) -> None:
         """Close the run; ``ok`` is False where training failed. A second call does nothing."""
         ...
@@ -80,6 +84,10 @@ class NullTracker:
     def model(self, bundle: Path, example: pl.DataFrame | None = None) -> None:
         """Do nothing."""
 
+    def child(self, resume: str | None = None) -> "NullTracker":
+        """Return another one."""
+        return NullTracker()
+
     def end(self, ok: bool) -> None:
         """Do nothing."""
 
@@ -107,6 +115,7 @@ class MemoryTracker:
     tables: dict[str, pl.DataFrame] = field(default_factory=dict)
     artifacts: list[Path] = field(default_factory=list)
     models: list[tuple[Path, pl.DataFrame | None]] = field(default_factory=list)
+    children: list["MemoryTracker"] = field(default_factory=list)
     ok: bool | None = None
 
     @property
@@ -142,6 +151,11 @@ class MemoryTracker:
     def model(self, bundle: Path, example: pl.DataFrame | None = None) -> None:
         """Keep the path and the example rows."""
         self.models.append((bundle, example))
+
+    def child(self, resume: str | None = None) -> "MemoryTracker":
+        """Keep one more tracker and return it."""
+        self.children.append(MemoryTracker())
+        return self.children[-1]
 
     def end(self, ok: bool) -> None:
         """Keep how the run ended; the first call counts."""

@@ -1,7 +1,7 @@
 """``Trainer``: fits any module on batches; it knows no model and no embedding method."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from recembed.batch import Batch
 from recembed.training.batches import Batches
+from recembed.training.bilevel import BilevelSearch
 from recembed.training.checkpointer import Checkpointer
 from recembed.training.config import TrainingConfig
 from recembed.training.interrupt import Interrupt
@@ -85,6 +86,7 @@ class Trainer:
         objective: Objective = binary_logloss,
         checkpoint: Checkpointer | None = None,
         resume: bool = False,
+        search: BilevelSearch | None = None,
     ) -> TrainResult:
         """Train, and leave the model with its best weights, in evaluation mode.
 
@@ -99,6 +101,7 @@ class Trainer:
             checkpoint: Where the last and the best checkpoint go.
             resume: Go on from the last checkpoint where there is one; the result is bit for bit that of a run
                 that was never cut (on CPU, with as many threads).
+            search: Parameters that other batches move, and their batches.
 
         Raises:
             TrainingError: a loss is not finite; names the step and where it began.
@@ -106,8 +109,8 @@ class Trainer:
             ConfigError: the schedule's warm-up is longer than the run.
         """
         steps = self.config.epochs * len(train)
-        stepper = Stepper(self.model, objective, self.config, steps, self.device)
-        with _threads(self.config.threads), Interrupt() as interrupt:
+        stepper = Stepper(self.model, objective, self.config, steps, self.device, search)
+        with _threads(self.config.threads), Interrupt() as interrupt, nullcontext() if search is None else search:
             loop = TrainingLoop(stepper, train, valid, checkpoint=checkpoint, tracker=self.tracker, interrupt=interrupt)
             loop.begin(resume=resume)
             self.model.train()
