@@ -6,6 +6,7 @@ from recembed.models.deepfm import DeepFM, DeepFMConfig
 from recembed.models.dlrm import DLRM, DLRMConfig
 from recembed.models.fm import FM, FMConfig
 from recembed.models.logistic_regression import LogisticRegression, LogisticRegressionConfig
+from recembed.models.multi_embedding import MultiEmbedding, MultiEmbeddingConfig
 from recembed.models.wide_and_deep import WideAndDeep, WideAndDeepConfig
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "LogisticRegression",
     "LogisticRegressionConfig",
     "ModelConfig",
+    "MultiEmbedding",
+    "MultiEmbeddingConfig",
     "WideAndDeep",
     "WideAndDeepConfig",
 ]
@@ -35,4 +38,5 @@ MODELS: dict[str, type[ModelConfig]] = {
     "deepfm": DeepFMConfig,
     "dlrm": DLRMConfig,
     "dcnv2": DCNv2Config,
+    "multi_embedding": MultiEmbeddingConfig,
 }
