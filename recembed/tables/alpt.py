@@ -109,14 +109,13 @@ class AlptTable(Table):
 
     def before_lookup(self, store: RowStore, ids: Tensor) -> None:
         """Put the rows about to be read on their grid, and keep how each vector depends on its scale there."""
-        unique = torch.unique(ids)  # [U]
-        rows = store.rows(self.slots[0].name)
-        scale = self.scale_of(store.rows(self.slots[1].name)[unique])  # [U, 1]
+        name, unique = self.slots[0].name, torch.unique(ids)  # [U]
+        scale = self.scale_of(store.read_rows(self.slots[1].name, unique))  # [U, 1]
         noise = self.get_buffer("noise")
         noise += 1
-        ratios = rows[unique] / scale  # [U, D]
+        ratios = store.read_rows(name, unique) / scale  # [U, D]
         codes = random_codes(ratios, self.bits, unique, noise)
-        rows[unique] = codes * scale
+        store.write_rows(name, codes * scale, unique)
         inside = ratios.abs() <= 2 ** (self.bits - 1) - 1
         self._slopes = unique, torch.where(inside, codes - ratios, codes)
 
@@ -136,16 +135,16 @@ class AlptTable(Table):
     @torch.no_grad()
     def settle(self, store: RowStore) -> dict[str, float]:
         """Round all rows to nearest; return the mean error, the mean scale and the share of numbers out of range."""
-        rows = store.rows(self.slots[0].name)
-        scale = self.scale_of(store.rows(self.slots[1].name))
+        rows = store.read_rows(self.slots[0].name)
+        scale = self.scale_of(store.read_rows(self.slots[1].name))
         vectors = nearest_codes(rows, scale, self.bits) * scale
         outside = (rows.abs() > scale * (2 ** (self.bits - 1) - 0.5)).float().mean()
         found = {"rounding_error": (vectors - rows).abs().mean(), "scale": scale.mean(), "saturated": outside}
-        rows.copy_(vectors)
+        store.write_rows(self.slots[0].name, vectors)
         return {name: value.item() for name, value in found.items()}
 
     @torch.no_grad()
     def compact(self, store: RowStore) -> Table:
         """Return the codes with their scales; its vectors are those of evaluation."""
-        scale = self.scale_of(store.rows(self.slots[1].name))
-        return ServedIntegers(nearest_codes(store.rows(self.slots[0].name), scale, self.bits), scale, self.bits)
+        rows, scale = store.read_rows(self.slots[0].name), self.scale_of(store.read_rows(self.slots[1].name))
+        return ServedIntegers(nearest_codes(rows, scale, self.bits), scale, self.bits)

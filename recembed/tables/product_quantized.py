@@ -212,7 +212,7 @@ class ProductQuantizedTable(Table):
         """
         keys = self.codebook.detach() if self.keys is None else self.keys
         queries = rows.view(*ids.shape, *self._shape).double()  # [*S, P, w]
-        scores = torch.einsum("...pw,pkw->...pk", queries, keys.double())
+        scores = torch.stack([queries[..., i, :] @ own.T for i, own in enumerate(keys.double())], dim=-2)
         if self.keys is None:
             scores = 2 * scores - keys.double().square().sum(-1)  # minus the squared distance, but for |query|**2
         if self.rank is None:
@@ -240,8 +240,10 @@ class ProductQuantizedTable(Table):
     @torch.no_grad()
     def compact(self, store: RowStore) -> Table:
         """Return codes and codebook; its vectors are those of evaluation."""
-        rows = store.rows(self.slots[0].name)
-        codes = PackedCodes(self.plan.layout).to(rows.device)
-        for ids in torch.split(torch.arange(self.plan.ids, device=rows.device), _CHUNK):
-            codes.write(ids if self.rank is None else self.rank(ids), self.scores(rows[ids], ids).argmax(-1))
+        self.take_losses()  # of a step that is over
+        device, name = self.codebook.device, self.slots[0].name
+        codes = PackedCodes(self.plan.layout).to(device)
+        for ids in torch.split(torch.arange(self.plan.ids, device=device), _CHUNK):
+            chosen = self.scores(store.read_rows(name, ids), ids).argmax(-1)  # [N, P]
+            codes.write(ids if self.rank is None else self.rank(ids), chosen)
         return ServedCodewords(self.codebook, codes, self.rank)
