@@ -1,0 +1,179 @@
+"""``ProcessGroup``: the processes of ``torch.distributed`` that train together; a silent one is named, not waited for.
+
+Axes: ``N`` values of this process, ``A`` values of all, ``W`` processes, ``L`` lanes.
+"""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from recembed.errors import TrainingError
+from recembed.rows.processes import Processes
+
+__all__ = ["ProcessGroup"]
+
+_ANSWER_SECONDS = 10.0
+
+
+class Notes(Protocol):
+    """What ``torch.distributed.Store`` offers: words that every process can read."""
+
+    def set(self, key: str, value: str) -> None:
+        """Leave a note."""
+
+    def get(self, key: str) -> bytes:
+        """Read a note."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Say whether the notes are there."""
+
+
+class ProcessGroup(Processes):
+    """The processes of the default group, over gloo on CPU and NCCL on GPU.
+
+    Args:
+        timeout: Seconds that a process waits for the others before it gives up.
+        store: Where the processes can leave each other notes beside the collectives, as ``torch.distributed`` was
+            started with; None names nobody.
+
+    Raises:
+        TrainingError: in any method, when a process does not answer; names those that are silent.
+    """
+
+    def __init__(self, timeout: float = 600.0, store: Notes | None = None) -> None:
+        super().__init__()
+        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        self.timeout, self._notes, self._calls = timeout, store, 0
+        if store is not None:
+            store.set(f"recembed/host/{self.rank}", socket.gethostname())
+
+    @classmethod
+    def start(cls, store: Any, rank: int, count: int, backend: str = "gloo", timeout: float = 600.0) -> "ProcessGroup":
+        """Start ``torch.distributed`` and return its processes."""
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout))
+        return cls(timeout, store)
+
+    def exchange(self, values: Tensor, given: Sequence[int], taken: Sequence[int]) -> Tensor:
+        """Send ``given[r]`` of the values to each process ``r`` and return the ``taken[r]`` that each sent."""
+        received = values.new_empty(sum(taken), *values.shape[1:])
+        with self._named("an exchange of rows"):
+            dist.all_to_all_single(received, values.contiguous(), list(taken), list(given))
+        return received
+
+    def exchange_counts(self, counts: Tensor) -> Tensor:
+        """Send row ``r`` of ``counts``, int64 ``[W, L]``, to process ``r``; return what each sent, ``[W, L]``."""
+        received = torch.empty_like(counts)
+        with self._named("the sizes of a lookup"):
+            dist.all_to_all_single(received, counts.contiguous())
+        return received
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the values of all processes one after the other."""
+        values = values.detach().contiguous()
+        sizes = self._sizes(len(values))
+        padded = values.new_zeros(max(sizes), *values.shape[1:])
+        padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in sizes]
+        with self._named("a gather"):
+            dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes; backward adds up the gradients of all, each by its share."""
+        summed: Tensor = _Sum.apply(values, self)  # type: ignore[no-untyped-call]
+        return summed
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes, without gradient."""
+        summed = values.detach().clone()
+        with self._named("a sum"):
+            dist.all_reduce(summed)
+        return summed
+
+    def span(self, size: int) -> tuple[int, int]:
+        """Return where ``size`` values of this process begin among those of all, and how many these are."""
+        sizes = self._sizes(size)
+        return sum(sizes[: self.rank]), sum(sizes)
+
+    def broadcast(self, values: Tensor, rank: int) -> None:
+        """Fill contiguous ``values`` with those of process ``rank``."""
+        with self._named(f"rows of rank {rank}"):
+            dist.broadcast(values, rank)
+
+    def tell(self, word: Any) -> list[Any]:
+        """Return what each process said."""
+        words: list[Any] = [None] * self.count
+        with self._named("a word of each process"):
+            dist.all_gather_object(words, word)
+        return words
+
+    def agree(self, what: str, word: Any) -> None:
+        """Refuse to go on where the processes differ.
+
+        Raises:
+            TrainingError: names what differs, and what each process has.
+        """
+        words = self.tell(word)
+        if any(other != words[0] for other in words):
+            shown = ", ".join(f"rank {rank}: {other}" for rank, other in enumerate(words))
+            raise TrainingError(
+                f"the processes differ in {what} ({shown}); start all of them with the same config and data"
+            )
+
+    def _sizes(self, size: int) -> list[int]:
+        device = "cpu" if dist.get_backend() == "gloo" else "cuda"
+        sizes = torch.zeros(self.count, dtype=torch.int64, device=device)
+        sizes[self.rank] = size
+        return [int(one) for one in self.total(sizes).tolist()]
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        self._calls += 1
+        try:
+            yield
+        except RuntimeError as error:
+            raise TrainingError(f"rank {self.rank} waited in vain for {what}: {self._silent()}") from error
+
+    def _silent(self) -> str:
+        """Return which processes do not leave a note that they are waiting too."""
+        if self._notes is None:
+            return f"another process is gone or stuck for more than {self.timeout:g} seconds; look at the other logs"
+        try:
+            self._notes.set(f"recembed/waiting/{self.rank}", str(self._calls))
+            silent = self._without_note()
+            hosts = [f"rank {rank} ({self._notes.get(f'recembed/host/{rank}').decode()})" for rank in silent]
+        except RuntimeError:
+            return "the process that keeps the notes of all (rank 0, or torchrun's agent) is gone; look at its log"
+        if not hosts:
+            return "a connection broke, and all processes noticed; look at the network"
+        return f"{', '.join(hosts)} is gone, or stuck for more than {self.timeout:g} seconds; look at its log"
+
+    def _without_note(self) -> list[int]:
+        assert self._notes is not None
+        end = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            silent = [rank for rank in range(self.count) if not self._notes.check([f"recembed/waiting/{rank}"])]
+            if not silent or time.monotonic() > end:
+                return silent
+            time.sleep(0.1)
+
+
+class _Sum(torch.autograd.Function):
+    """Gradients are of each process's own loss; they count by its share, and the store applies this process's again."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, processes: ProcessGroup) -> Tensor:
+        ctx.processes = processes
+        return processes.total(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        share = ctx.processes.share
+        return ctx.processes.total(gradient * share) / share, None

@@ -1,0 +1,51 @@
+"""``Shard``: a part of a table on one process, and its bytes."""
+
+from dataclasses import dataclass
+
+from recembed.rows.optimizers import RowOptimizer
+from recembed.rows.row_table import Part, RowTable
+
+__all__ = ["Shard", "readable", "shard_bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of a table on one process.
+
+    Attributes:
+        rank: The process.
+        rows, columns: The part.
+        copy: Every process holds it.
+    """
+
+    rank: int
+    rows: range
+    columns: range
+    copy: bool = False
+
+    def table(self, whole: RowTable) -> RowTable:
+        """Return the part as a table of its own, with the fresh rows it has in the whole."""
+        part = Part(whole.name, whole.num_embeddings, whole.embedding_dim, self.rows.start, self.columns.start)
+        name = f"{whole.name}[{self.rows.start}:{self.rows.stop}, {self.columns.start}:{self.columns.stop}]"
+        return RowTable(name, len(self.rows), len(self.columns), whole.init, part)
+
+
+def shard_bytes(shard: Shard, optimizer: RowOptimizer | None) -> int:
+    """Return the bytes of a part with its optimiser states."""
+    width = len(shard.columns)
+    states = sum(optimizer.state_width(state, width) for state in optimizer.states) if optimizer else 0
+    return 4 * len(shard.rows) * (width + states)
+
+
+def readable(size: float) -> str:
+    """Return a number of bytes for people.
+
+    >>> readable(1536), readable(3 * 2**30)
+    ('1.5 KiB', '3.0 GiB')
+    """
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    for unit in units[:-1]:
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} {units[-1]}"
