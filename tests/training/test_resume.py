@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from recembed.batch import Batch
+from recembed.data import Loader
 from recembed.errors import CheckpointError
 from recembed.training import (
+    BilevelSearch,
     Checkpointer,
     EarlyStopping,
     Schedule,
@@ -130,6 +132,23 @@ def test_own_learning_rates_survive_a_cut(tmp_path: Path) -> None:
 
     slowed = trained(tmp_path / "uncut")
     assert_equal(slowed, trained(tmp_path / "cut", 20))
+
+
+def test_a_cut_search_goes_on_with_the_same_batches_and_states(tmp_path: Path) -> None:
+    def trained(folder: Path, *cuts: int) -> dict[str, Tensor]:
+        for step in (*cuts, 0):
+            model = make_model("torch", dropout=0.3)
+            other = Loader(planted()[2], 96, shuffle=True, seed=5)
+            search = BilevelSearch([model.deep[0].weight, model.deep[0].bias], other)
+            checkpoint, objective = Checkpointer(folder, planted()[0]), stopping_at(2 * step)  # two losses a step
+            Trainer(model, CONFIG).fit(
+                *loaders(CONFIG), objective=objective, checkpoint=checkpoint, resume=True, search=search
+            )
+            assert read_manifest(folder / "last").step == (step or 60)
+        return everything(model)
+
+    searched = trained(tmp_path / "uncut")
+    assert_equal(searched, trained(tmp_path / "cut", 17))
 
 
 def test_cut_during_an_evaluation(uncut: tuple[str, Any, Any], tmp_path: Path) -> None:
