@@ -28,10 +28,10 @@ __all__ = ["OptEmbedConfig", "OptEmbedTable", "unit_step"]
 class OptEmbedConfig(TableConfig):
     """A row is kept while its norm is above a threshold; the vectors of a feature end after so many numbers.
 
-    Bytes served: ``4 * (kept + 1) * width``, and 2 or 4 bytes per id that say where its row is, or 4 per kept row
-    where that is less; all rows need neither. While training, a byte per id more than the exact table, and the thresholds.
-    First-order weights start at zero, where no norm could tell them apart: with ``ratio`` they train as they are and the
-    largest are kept, else they are exact.
+    Bytes served: ``4 * (kept + 1) * width``, and 2 or 4 bytes per id that say where its row is, or 4 per kept row where
+    that is less; all rows need neither. While training, a byte per id more than the exact table, and the thresholds.
+    First-order weights start at zero, where no norm could tell them apart: with ``ratio`` they train as they are and
+    the largest are kept, else they are exact.
 
     Attributes:
         ratio: Served bytes as a share of the exact table's, at most, but for at least one row; without it the
@@ -173,15 +173,16 @@ class OptEmbedTable(Table):
     def _draw_widths(self, ids: Tensor) -> Tensor:
         """Return a width from 1 to ``embedding_dim`` per id, int64 ``[*S]``; each call draws others."""
         draws = self.get_buffer("draws")
-        places = draws + torch.arange(ids.numel(), device=ids.device).view(ids.shape)
-        draws.add_(ids.numel())
+        first, count = self.processes.span(ids.numel())
+        places = draws + first + torch.arange(ids.numel(), device=ids.device).view(ids.shape)
+        draws.add_(count)
         return 1 + hash_rows(places, self.get_buffer("salts"), self.embedding_dim)
 
     def _penalise(self, thresholds: Tensor, ids: Tensor) -> None:
         low = self.alpha * torch.exp(-thresholds)
         if self.threshold is None:  # every id counts once, however often it is read
-            _, place, often = torch.unique(ids, return_inverse=True, return_counts=True)
-            low = low / often[place]
+            unique, often = torch.unique(self.processes.gather(ids.flatten()), return_counts=True)
+            low = low / (often[torch.searchsorted(unique, ids)] * self.processes.share)
         self.add_loss(low.sum())
 
     def width_choices(self) -> tuple[int, ...]:
