@@ -229,7 +229,7 @@ class ProductQuantizedTable(Table):
             return chosen.flatten(-2)
         if self.keys is None:
             through = rows[0].view(chosen.shape)
-            pairs = max(ids.numel(), 1)
+            pairs = max(self.processes.span(ids.numel())[1], 1) * self.processes.share
             self.add_loss((chosen - through.detach()).square().sum() / pairs)
             self.add_loss(self.commitment * (chosen.detach() - through).square().sum() / pairs)
         else:
