@@ -79,7 +79,8 @@ def _tables(result: "ComparisonResult") -> list["RenderableType"]:
     for line in result.lines:
         table.add_row(*_cells(line))
     failed = [f"{line.method}, {line.budget} {line.status}: {line.reason}" for line in result.lines if line.reason]
-    files = [f"page     {result.folder / 'comparison.html'}", f"chart    {result.folder / 'pareto.png'}"]
+    chart = result.folder / "pareto.png"
+    files = [f"page     {result.folder / 'comparison.html'}", *([f"chart    {chart}"] if chart.is_file() else [])]
     if result.url:
         files.append(f"tracking {result.url}")
     return [table, *failed, *files]

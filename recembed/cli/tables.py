@@ -56,6 +56,7 @@ def run_tables(metrics: Mapping[str, Any]) -> list["RenderableType"]:
     parts = {part: metrics[part] for part in ("valid", "test") if metrics.get(part)}
     cost = _plain_table("", "")
     cost.add_row("embeddings", bytes_text(metrics["embedding_bytes"]))
+    cost.add_row("embeddings as served", bytes_text(metrics["served_bytes"]))
     cost.add_row("parameters", f"{metrics['parameters']:,}")
     cost.add_row("samples per second", f"{metrics['samples_per_second']:,.0f}")
     cost.add_row("greatest memory", bytes_text(metrics["peak_rss_bytes"]))

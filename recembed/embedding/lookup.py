@@ -63,39 +63,40 @@ class Lookups:
 
     def gather(self) -> None:
         """Fill in every request."""
-        for width, requests in self._requests.items():
-            if self._decay:
-                self._gather_decayed(requests, width)
-            elif len(requests) == 1 or torch.compiler.is_exporting():
+        if torch.compiler.is_exporting():
+            for width, requests in self._requests.items():
                 for request in requests:
                     request.result = self._store(request.addresses, width, request.offsets)
-            else:
-                self._gather_together(requests, width)
+            return
+        asked = {width: self._together(requests) for width, requests in self._requests.items()}
+        for width, rows in self._store.gather(asked).items():
+            self._hand_out(self._requests[width], rows)
 
-    def _gather_together(self, requests: list[Request], width: int) -> None:
-        addresses = torch.cat([request.addresses for request in requests])
-        if all(request.offsets is None for request in requests):
-            rows = self._store(addresses, width, None)
-            sizes = [len(request.addresses) for request in requests]
-        else:
-            starts, first = [], 0
-            for request in requests:
-                own = request.offsets
-                own = torch.arange(len(request.addresses), device=addresses.device) if own is None else own[:-1]
-                starts.append(own + first)
-                first += len(request.addresses)
-            rows = self._store(addresses, width, torch.cat([*starts, starts[0].new_tensor([first])]))
-            sizes = [len(own) for own in starts]
-        for request, part in zip(requests, torch.split(rows, sizes), strict=True):
-            request.result = part
+    def _together(self, requests: list[Request]) -> tuple[Tensor, Tensor | None]:
+        """Return all addresses, and the offsets of their bags; decayed rows come one by one, so that each is seen."""
+        addresses = torch.cat([request.addresses for request in requests]) if requests[1:] else requests[0].addresses
+        if self._decay or all(request.offsets is None for request in requests):
+            return addresses, None
+        if not requests[1:]:
+            return addresses, requests[0].offsets
+        starts, first = [], 0
+        for request in requests:
+            own = request.offsets
+            own = torch.arange(len(request.addresses), device=addresses.device) if own is None else own[:-1]
+            starts.append(own + first)
+            first += len(request.addresses)
+        return addresses, torch.cat([*starts, starts[0].new_tensor([first])])
 
-    def _gather_decayed(self, requests: list[Request], width: int) -> None:
-        """Fetch single rows, so that the penalty sees each of them, and add up the bags afterwards."""
-        rows = self._store(torch.cat([request.addresses for request in requests]), width, None)
-        rows = decay_lookups(rows, self._decay)
-        sizes = [len(request.addresses) for request in requests]
+    def _hand_out(self, requests: list[Request], rows: Tensor) -> None:
+        if self._decay:
+            rows = decay_lookups(rows, self._decay)
+        sizes = [
+            len(request.addresses) if self._decay or request.offsets is None else len(request.offsets) - 1
+            for request in requests
+        ]
         for request, part in zip(requests, torch.split(rows, sizes), strict=True):
-            request.result = part if request.offsets is None else pool(part, request.offsets, "sum")
+            bags = request.offsets if self._decay else None
+            request.result = part if bags is None else pool(part, bags, "sum")
 
 
 def table_vectors(table: Table, store: RowStore, ids: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Axes: ``B`` rows, ``D`` width of a field, ``W`` numeric columns.
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Self, cast
 
@@ -22,7 +23,7 @@ from recembed.embedding.lookup import Lookups, table_vectors
 from recembed.embedding.tables import build_tables
 from recembed.errors import ConfigError
 from recembed.numeric import NumericEncoder
-from recembed.rows import RowStore, ServedStore, make_row_store
+from recembed.rows import ServedStore, StoreMaker, make_row_store
 from recembed.schema.fitted import FittedSchema
 from recembed.tables import ServedTable, Table
 
@@ -39,6 +40,7 @@ class FeatureEmbedding(nn.Module):
         linear: Also keep first-order weights (tables of width 1); their sum comes out as ``Embedded.linear``.
         seed: Fresh weights depend on it and on names alone.
         device: Where rows and parameters live; ``meta`` counts bytes without taking them.
+        make_store: Makes the row store, as ``ShardedStores`` does; None takes the one that ``config`` names.
 
     Attributes:
         field_keys: Names of the fields, in the order of ``Embedded.fields``.
@@ -62,6 +64,7 @@ class FeatureEmbedding(nn.Module):
         linear: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        make_store: StoreMaker | None = None,
     ) -> None:
         super().__init__()
         self.config = config or EmbeddingConfig()
@@ -80,9 +83,8 @@ class FeatureEmbedding(nn.Module):
                     f"{weights[name].reads}; a batch holds one of them"
                 )
         slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))
-        self.store: RowStore = make_row_store(
-            self.config.row_store, list(slots), optimizer=self.config.row_optimizer, seed=seed, device=device
-        )
+        make_store = make_store or partial(make_row_store, self.config.row_store)
+        self.store = make_store(list(slots), optimizer=self.config.row_optimizer, seed=seed, device=device)
         self.num_embeddings = {name: vocabulary.num_embeddings for name, vocabulary in fitted.vocabularies.items()}
         self._fields = fields
         self.compacted = False
@@ -186,7 +188,8 @@ class FeatureEmbedding(nn.Module):
         for name, table in self._movers:
             columns = [i for i, f in enumerate(self.schema.categorical) if f.vocabulary_name == name]
             bags = [batch.jagged[f.name].values for f in self.schema.jagged if f.vocabulary_name == name]
-            table.before_lookup(self.store, torch.cat([*batch.ids[:, columns].unbind(1), *bags]))
+            parts = [self.store.processes.gather(ids) for ids in (*batch.ids[:, columns].unbind(1), *bags)]
+            table.before_lookup(self.store, torch.cat(parts))
 
     def take_auxiliary_loss(self) -> Tensor | None:
         """Return the sum of what the methods add to the training loss of the last batch; None where they add nothing."""

@@ -6,7 +6,7 @@ from recembed.embedding.budget import served_rows
 from recembed.embedding.module import FeatureEmbedding
 from recembed.tables import Table
 
-__all__ = ["embedding_plan"]
+__all__ = ["embedding_plan", "plan_lines"]
 
 _ID_MAP_BYTES = 12  # per known id in the exported graph: an int64 key and an int32 id
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -77,3 +77,29 @@ def _bytes(embedding: FeatureEmbedding, table: Table, seen: set[str]) -> dict[st
         "optimizer_bytes": 4 * numbers,
         "served_bytes": sum(served.values()) + table.served_overhead_bytes,
     }
+
+
+def plan_lines(plan: pl.DataFrame) -> list[str]:
+    """Return the plan as lines of text, one per table and one for the sum; first-order weights count with vectors.
+
+    >>> plan = pl.DataFrame({"table": ["city", "city.linear"], "method": ["full"] * 2, "num_embeddings": [5, 5],
+    ...     "rows": [5, 5], **dict.fromkeys(("trained_bytes", "served_bytes", "exact_bytes"), [80, 20]),
+    ...     "optimizer_bytes": [20, 20], "id_map_bytes": [60, 0]})
+    >>> print("\\n".join(plan_lines(plan)))
+    table  method  ids  trained  optimiser  served  exact  id map  (bytes)
+    city   full      5      100         40     100    100      60
+    sum              5      100         40     100    100      60
+    """
+    sizes = ["trained_bytes", "optimizer_bytes", "served_bytes", "exact_bytes", "id_map_bytes"]
+    tables = plan.group_by(pl.col("table").str.strip_suffix(".linear"), maintain_order=True).agg(
+        pl.col("method", "num_embeddings").first(), pl.col(sizes).sum()
+    )
+    total = tables.select(pl.lit("sum").alias("table"), pl.lit("").alias("method"), pl.col("num_embeddings", *sizes).sum())
+    cells = [("table", "method", "ids", "trained", "optimiser", "served", "exact", "id map")]
+    cells += [(row[0], row[1], *("" if n is None else f"{n:,}" for n in row[2:])) for row in (tables.rows() + total.rows())]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = []
+    for line in cells:
+        words = [line[i].ljust(widths[i]) if i < 2 else line[i].rjust(widths[i]) for i in range(len(line))]
+        lines.append("  ".join(words).rstrip())
+    return [lines[0] + "  (bytes)", *lines[1:]]

@@ -1,7 +1,7 @@
 """A trained model → one verified folder: vectors by raw id, the ranker as a graph, golden rows."""
 
 from recembed.export.bundle import export_bundle
-from recembed.export.graph import ServingGraph, trace
+from recembed.export.graph import ServingGraph, compact_model, trace
 from recembed.export.manifest import Manifest, Metric
 from recembed.export.vectors import feature_vectors
 from recembed.export.verify import GOLDEN_LOGIT, Report, verify_bundle
@@ -12,6 +12,7 @@ __all__ = [
     "Metric",
     "Report",
     "ServingGraph",
+    "compact_model",
     "export_bundle",
     "feature_vectors",
     "trace",

@@ -8,12 +8,14 @@ from typing import Any
 
 from recembed.config import RunConfig
 from recembed.data import EncodedData
+from recembed.embedding import FeatureEmbedding
 from recembed.models import CTRModel
 from recembed.run.build import embedding_of, served_model
 from recembed.run.data import RunData
 from recembed.run.evaluate import PartResult, evaluate_part, user_keys
 from recembed.run.files import write_table
 from recembed.run.stage_folder import StageRecord
+from recembed.tables import Table
 from recembed.training import TrainResult
 
 __all__ = ["RunResult", "evaluate_parts", "keep_results", "run_metrics", "run_warnings"]
@@ -61,7 +63,7 @@ def run_metrics(
         "valid": results["valid"].metrics if "valid" in results else None,
         "test": results["test"].metrics if "test" in results else None,
         "embedding_bytes": embedding_of(model).bytes,
-        "served_bytes": embedding_of(model).served_bytes,
+        "served_bytes": _served_bytes(embedding_of(model)),
         "optimizer_bytes": store.optimizer_bytes,
         "parameters": rows + sum(parameter.numel() for parameter in model.parameters()),
         "samples_per_second": trained.samples_per_second,
@@ -72,6 +74,12 @@ def run_metrics(
         "stopped": trained.stopped,
         **({"stages": [stage.told for stage in stages]} if stages else {}),
     }
+
+
+def _served_bytes(embedding: FeatureEmbedding) -> int:
+    """Return the bytes that are served: those planned, or counted on the compact form where training decides them."""
+    decided = any(type(table).compact is not Table.compact for table in embedding.all_tables().values())
+    return embedding.compact().bytes if decided else embedding.served_bytes
 
 
 def keep_results(out: Path, results: dict[str, PartResult]) -> None:
