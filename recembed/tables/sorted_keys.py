@@ -17,5 +17,6 @@ def find_sorted(sorted_keys: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     >>> places.tolist(), found.tolist()
     ([2, 2, 2], [True, False, False])
     """
-    places = torch.searchsorted(sorted_keys, keys.contiguous()).clamp(max=sorted_keys.shape[0] - 1)
+    keys = keys.clone(memory_format=torch.contiguous_format)  # contiguous() would refuse a batch of one in export
+    places = torch.searchsorted(sorted_keys, keys).clamp(max=sorted_keys.shape[0] - 1)
     return places, sorted_keys[places] == keys
