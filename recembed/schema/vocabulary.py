@@ -17,6 +17,7 @@ PADDING_ID = 0
 MISSING_ID = 1
 FIRST_OOV_ID = 2
 _OOV_SALT = salt("out-of-vocabulary")
+_LARGE = 2**16 - 1
 
 
 def lookup_ids(keys: Tensor, sorted_keys: Tensor, sorted_ids: Tensor, oov_buckets: int) -> Tensor:
@@ -32,6 +33,20 @@ def lookup_ids(keys: Tensor, sorted_keys: Tensor, sorted_ids: Tensor, oov_bucket
         position = torch.searchsorted(sorted_keys, keys).clamp_(max=sorted_keys.shape[0] - 1)
         found = torch.where(sorted_keys[position] == keys, sorted_ids[position].long(), oov)
     return torch.where(keys == MISSING_KEY, MISSING_ID, found)
+
+
+def _by_falling_count(keys: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return ``np.lexsort((keys, -counts))`` of int64 ``keys`` and ``counts``, of which most are small.
+
+    Counts below 65,535 are sorted as 16-bit numbers, by radix; the few others by themselves.
+    """
+    order = np.argsort(keys)
+    falling = counts.take(order)
+    small = (_LARGE - np.minimum(falling, _LARGE)).astype(np.uint16)
+    order = order.take(np.argsort(small, kind="stable"))
+    frequent = order[: int(np.count_nonzero(falling >= _LARGE))]
+    order[: len(frequent)] = frequent[np.lexsort((keys[frequent], -counts[frequent]))]
+    return order
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class Vocabulary:
         Raises:
             DataError: two different values have one key (a 64-bit hash collision), or a key is reserved.
         """
-        order = np.lexsort((keys, -counts))
+        order = _by_falling_count(keys, counts)
         vocabulary = cls(keys[order], counts[order], values.gather(order), oov_buckets, oov_count, missing_count)
         vocabulary._check()
         return vocabulary
@@ -84,9 +99,10 @@ class Vocabulary:
     def _check(self) -> None:
         if (self.keys == MISSING_KEY).any():
             raise DataError(f"id {MISSING_KEY} is reserved for missing values; renumber it")
-        same = np.flatnonzero(np.diff(self._sorted[0]) == 0)
+        ascending = np.sort(self.keys)
+        same = np.flatnonzero(ascending[1:] == ascending[:-1])
         if same.size:
-            rows = self._sorted[1][same[0] : same[0] + 2] - self.first_id
+            rows = np.flatnonzero(self.keys == ascending[same[0]])[:2]
             raise DataError(f"values {self.values.gather(rows).to_list()} have the same 64-bit key; rename one of them")
 
     def extend(self, values: pl.Series, keys: np.ndarray, counts: np.ndarray) -> "Vocabulary":
@@ -96,7 +112,7 @@ class Vocabulary:
         grown = self.counts.copy()
         np.add.at(grown, ids[known] - self.first_id, counts[known])
         new = np.flatnonzero(~known)
-        new = new[np.lexsort((keys[new], -counts[new]))]
+        new = new[_by_falling_count(keys[new], counts[new])]
         vocabulary = Vocabulary(
             np.concatenate([self.keys, keys[new]]),
             np.concatenate([grown, counts[new]]),
