@@ -163,6 +163,29 @@ def test_a_tracker_can_be_the_parent_of_another(uri: str) -> None:
     parent.end(ok=True)
 
 
+def test_the_stages_of_a_run_are_its_children(uri: str) -> None:
+    parent = started(uri)
+    stage = parent.child()
+    stage.start("1-search", {"stage": {"do": "train"}})
+    stage.log({"valid/auc": 0.75}, 3)
+    stage.end(ok=False)
+    client = MlflowClient(uri)
+    run = client.get_run(stage.run_id)
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert (run.info.run_name, run.info.status, run.data.metrics) == ("1-search", "FAILED", {"valid/auc": 0.75})
+    assert run.info.experiment_id == client.get_run(parent.run_id).info.experiment_id
+    again = parent.child(resume=stage.run_id)
+    again.start("1-search", {})
+    assert again.run_id == stage.run_id
+    again.end(ok=True)
+    assert client.get_run(stage.run_id).info.status == "FINISHED"
+    assert client.get_run(parent.run_id).info.status == "RUNNING"
+    parent.end(ok=True)
+    late = parent.child()
+    late.start("2-prune", {})
+    assert late.run_id is None  # the run is closed
+
+
 def test_an_earlier_run_is_gone_on_with(uri: str) -> None:
     first = started(uri)
     first.log({"loss": 1.0}, step=1)

@@ -34,6 +34,13 @@ def test_memory_tracker_keeps_all_it_is_told() -> None:
     assert tracker.ok is True
 
 
+def test_children_are_kept_with_what_they_are_told() -> None:
+    tracker = MemoryTracker()
+    report(tracker.child())
+    assert [child.run_name for child in tracker.children] == ["first"]
+    assert (tracker.run_name, tracker.ok, tracker.children[0].ok) == ("", None, True)
+
+
 def test_the_first_end_counts() -> None:
     tracker = MemoryTracker()
     tracker.end(ok=False)
@@ -44,6 +51,7 @@ def test_the_first_end_counts() -> None:
 def test_null_tracker_takes_the_same_calls() -> None:
     tracker = NullTracker()
     report(tracker)
+    report(tracker.child(resume="earlier"))
     assert (tracker.url, tracker.run_id) == ("", None)
 
 
