@@ -66,8 +66,8 @@ class AutoDimConfig(TableConfig):
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Give each feature its candidates and the widest that may be served, then build one table per spec."""
-        tables: dict[str, Table] = {spec.name: FullTable.of(spec) for spec in specs}
         searched = [s for s in specs if s.known_ids(self.kind) > self.exact_below and not s.linear]
+        tables: dict[str, Table] = {spec.name: FullTable.of(spec) for spec in specs}
         for spec, widest in zip(searched, self._widest(searched, list(specs)), strict=True):
             if len(self._candidates(spec)) > 1:
                 tables[spec.name] = AutoDimTable(
@@ -183,10 +183,11 @@ class AutoDimTable(Table):
     def _search(self, row: Tensor) -> Tensor:
         full, lookups = self.embedding_dim, self.get_buffer("lookups")
         flat = row.flatten(0, -2)  # [N, D]
-        if len(flat) == 0:
+        _, count = self.processes.span(len(flat))
+        if count == 0:
             return row
         vectors = torch.stack([flat[:, :w] @ p for w, p in zip(self.widths, self.projections, strict=False)] + [flat])
-        square = vectors.square().mean(1)  # [K, D]
+        square = self.processes.sum(vectors.square().sum(1)) / count  # [K, D]
         with torch.no_grad():
             self.get_buffer("square").lerp_(square, _MOMENTUM)
             temperature = (1 - self.cooling * lookups).clamp(min=0.01)
