@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -26,12 +26,22 @@ __all__ = [
     "RowWiseAdagrad",
     "ServedDtype",
     "ServedStore",
+    "StoreMaker",
     "decay_lookups",
     "make_row_store",
     "served_row_bytes",
 ]
 
 RowStoreName = Literal["auto", "torchrec", "torch"]
+
+
+class StoreMaker(Protocol):
+    """Makes the store of a model's tables."""
+
+    def __call__(
+        self, tables: Sequence[RowTable], *, optimizer: RowOptimizer | None, seed: int, device: torch.device | str
+    ) -> RowStore:
+        """Return a store of fresh rows."""
 
 
 def make_row_store(

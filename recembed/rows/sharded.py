@@ -8,6 +8,7 @@ on CPU. Each address is sent once per step and process, however often its batch 
 Axes: ``N`` addresses, ``U`` unique ones, ``D`` width, ``W`` processes.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,13 +20,14 @@ from recembed.rows.base import RowStore
 from recembed.rows.exchange import RowExchange
 from recembed.rows.lanes import local_order, make_lanes
 from recembed.rows.optimizers import RowOptimizer
+from recembed.rows.planner import plan_by_size
 from recembed.rows.process_group import ProcessGroup
 from recembed.rows.processes import Processes
 from recembed.rows.row_table import RowTable
 from recembed.rows.shard import Shard
 from recembed.rows.sharding_plan import ShardingPlan
 
-__all__ = ["ShardedStore"]
+__all__ = ["ShardedStore", "ShardedStores"]
 
 
 class ShardedStore(RowStore):
@@ -203,6 +205,35 @@ class ShardedStore(RowStore):
             else:
                 self.write_rows(name, given, state=state)
         unexpected_keys.extend(k for k in state_dict if k.startswith(prefix) and k[len(prefix) :] not in wanted)
+
+
+class ShardedStores:
+    """Makes sharded stores: what ``FeatureEmbedding`` takes as ``make_store``.
+
+    Args:
+        processes: Those that train together.
+        plan: Who holds what; None plans by size.
+        copy_below: Bytes up to which a table is copied, where there is no plan.
+
+    Attributes:
+        plan: After a store was made, its plan.
+    """
+
+    def __init__(self, processes: ProcessGroup, plan: ShardingPlan | None = None, *, copy_below: int = 1 << 20) -> None:
+        self.processes, self.plan, self.copy_below = processes, plan, copy_below
+
+    def __call__(
+        self, tables: Sequence[RowTable], *, optimizer: RowOptimizer | None, seed: int, device: torch.device | str
+    ) -> ShardedStore:
+        """Return a store of fresh rows, those of one process."""
+        named = {table.name: table for table in tables}
+        count, copied = self.processes.count, self.copy_below
+        self.plan = self.plan or plan_by_size(named, count, optimizer=optimizer, copy_below=copied)
+        store = ShardedStore(
+            tables, optimizer=optimizer, plan=self.plan, processes=self.processes, seed=seed, device=device
+        )
+        self.processes.agree("the plan of the tables", hashlib.sha256(self.plan.to_yaml().encode()).hexdigest()[:12])
+        return store
 
 
 def _inside(places: Tensor, shard: Shard) -> Tensor:

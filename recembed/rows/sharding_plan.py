@@ -146,7 +146,9 @@ class ShardingPlan(BaseModel):
     def to_yaml(self) -> str:
         """Return the plan as a file that ``from_yaml`` reads."""
         tables = {
-            name: {field: list(value) if isinstance(value, tuple) else value for field, value in _ordered(plan)}
+            name: {
+                field: list(value) if isinstance(value, tuple) else value for field, value in _ordered(plan) if value
+            }
             for name, plan in self.tables.items()
         }
         head = "# Which process holds which table. Edit sharding and ranks, and train with --plan THIS_FILE.\n"

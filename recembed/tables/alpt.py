@@ -48,7 +48,7 @@ class AlptConfig(TableConfig):
     kind: Literal["alpt"] = "alpt"
     bits: Literal[8, 16] = 8
     scale: Annotated[float, Field(gt=0)] | None = None
-    scale_rate: Annotated[float, Field(gt=0)] = 1.0
+    scale_rate: Annotated[float, Field(gt=0)] = 0.1
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec; a feature that would not shrink keeps its exact table."""
@@ -124,10 +124,11 @@ class AlptTable(Table):
         scale = self.scale_of(rows[1])  # [*S, 1]
         if not self.training:
             return nearest_codes(rows[0], scale, self.bits) * scale
-        if self._slopes is None or ids.numel() == 0:
+        _, count = self.processes.span(ids.numel())
+        if self._slopes is None or count == 0:
             return rows[0] + 0.0 * rows[1]
         unique, slopes = self._slopes
-        factor = (ids.numel() * self.embedding_dim * (2 ** (self.bits - 1) - 1)) ** -0.5
+        factor = (count * self.embedding_dim * (2 ** (self.bits - 1) - 1)) ** -0.5
         places = torch.searchsorted(unique, ids.contiguous()).clamp(max=len(unique) - 1)  # [*S]
         moved: Tensor = rows[0] + factor * slopes[places] * (scale - scale.detach())
         return moved

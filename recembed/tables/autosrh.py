@@ -118,7 +118,8 @@ class AutoSrhTable(MaskedTable):
         self.take_losses()  # they are of a step before the mask
         open_share = float((self.gates > 0).float().mean())
         if not bool(self.get_buffer("settled")):
-            rows = store.rows(self.slots[0].name)
+            rows = store.read_rows(self.slots[0].name)
             rows.mul_(self.gates.clamp(0, 1)[self.group(torch.arange(len(rows), device=rows.device))])
+            store.write_rows(self.slots[0].name, rows)
             self.gates.fill_(1)
         return super().settle(store) | {"open_gates": open_share}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recembed.errors import ConfigError
 from recembed.rows import Init, RowStore, RowTable
+from recembed.rows.processes import Processes
 
 __all__ = ["SideBySide", "Table", "TableConfig", "TableSpec", "Together"]
 
@@ -92,8 +93,10 @@ class Table(nn.Module, ABC):
         moves_rows: ``before_lookup`` wants to be called.
         slots: The row table of each row an id fetches; equal records are shared rows.
         embedding_dim: Width of the vectors.
+        processes: Those that train on parts of the same batch; what looks beyond a row asks them.
     """
 
+    processes: Processes = Processes()
     reads: Literal["ids", "keys"] = "ids"
     concat: bool = False
     additive: bool = False
@@ -131,9 +134,13 @@ class Table(nn.Module, ABC):
     def before_lookup(self, store: RowStore, ids: Tensor) -> None:
         """Move rows and optimiser rows before a training step reads ``ids``, int64 ``[N]``: admission, rounding.
 
-        Called only where ``moves_rows``, under ``no_grad``. What it does may depend on buffers, rows and ids alone, so
+        Called only where ``moves_rows``, under ``no_grad``, with the ids of the global batch, in every process. What it does may depend on buffers, rows and ids alone, so
         that a resumed run goes on bit for bit.
         """
+
+    def join(self, processes: Processes) -> None:
+        """Train together with these processes from now on."""
+        self.processes = processes
 
     def add_loss(self, loss: Tensor) -> None:
         """Add a scalar to the training loss of this step; for ``decode`` in training."""
@@ -203,7 +210,9 @@ class Together(nn.Module):
         self.additive = all(table.additive for table in tables)
 
     def bind(self, store: RowStore) -> None:
-        """Learn where each slot's table starts in the store."""
+        """Learn where each slot's table starts in the store, and who trains on it."""
+        for table in self._tables:
+            table.join(store.processes)
         first = torch.tensor([store.first_row[slot.name] for slot in self.slots], dtype=torch.int64)
         self.register_buffer("first", first, persistent=False)
 

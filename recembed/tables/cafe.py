@@ -148,11 +148,12 @@ class CafeTable(Table):
 
     @torch.no_grad()
     def _count_gradient(self, ids: Tensor, gradient: Tensor) -> None:
-        keys = ids.flatten()
+        keys = self.processes.gather(ids.flatten())
+        gradient = self.processes.gather(gradient.flatten(0, -2) * self.processes.share)
         known = keys != MISSING_KEY
         unique, place = torch.unique(keys[known], return_inverse=True)  # [U], [N]
         summed = gradient.new_zeros(len(unique), self.embedding_dim)
-        norms = summed.index_add_(0, place, gradient.flatten(0, -2)[known]).norm(dim=1)
+        norms = summed.index_add_(0, place, gradient[known]).norm(dim=1)
         norms = torch.where(norms.isfinite(), norms, 0)
         total = norms.sum()
         self.sketch.add(unique, norms * (len(place) / torch.where(total > 0, total, 1)))
@@ -163,8 +164,8 @@ class CafeTable(Table):
         self.sketch.decay_scores()
         promoted, hot = self.sketch.promote(keys)
         name, source, target = self.slots[0].name, self.shared_rows(promoted), hot + (1 + self.shared)
-        for values in (store.rows(name), *store.optimizer_rows(name).values()):
-            values[target] = values[source]
+        for state in (None, *store.states):
+            store.write_rows(name, store.read_rows(name, source, state), target, state)
         if not self.by_gradient:
             self.sketch.add(keys, counts.float())
 

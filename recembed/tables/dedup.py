@@ -159,7 +159,7 @@ class DedupTable(Table):
     @torch.no_grad()
     def settle(self, store: RowStore) -> dict[str, float]:
         """Merge blocks until they fit the budget and write the shared ones; later training moves these."""
-        rows, config, block_map = store.rows(self.slots[0].name), self.config, self.get_buffer("block_map")
+        rows, config, block_map = store.read_rows(self.slots[0].name), self.config, self.get_buffer("block_map")
         blocks = rows.view(self.blocks.count, -1)[block_map.long()]  # [K, b * D]
         weights = torch.as_tensor(self._weights, device=rows.device).view(self.blocks.count, -1)  # [K, b]
         alike = merge_similar(
@@ -176,6 +176,7 @@ class DedupTable(Table):
         total /= torch.zeros_like(blocks).index_add_(0, leader, share).clamp(min=1)
         unique = torch.unique(leader)
         rows.view(self.blocks.count, -1)[unique] = total[unique]
+        store.write_rows(self.slots[0].name, rows)
         block_map.copy_(leader)
         self.get_buffer("settled").fill_(True)
         return {"blocks": self.blocks.count, "unlike_blocks": len(torch.unique(alike)), "kept_blocks": len(unique)}

@@ -128,6 +128,6 @@ class DeepLightTable(MaskedTable):
         self.get_buffer("steps").add_(1)
         if step < self.warm_up or (step - self.warm_up) % self.every:
             return
-        rows = store.rows(self.slots[0].name)
+        rows = store.read_rows(self.slots[0].name)
         keep = keep_largest(rows.abs(), round((1 - self.sparsity_at(step)) * rows.numel()))
-        rows.masked_fill_(~keep, 0.0)
+        store.write_rows(self.slots[0].name, rows.masked_fill_(~keep, 0.0))

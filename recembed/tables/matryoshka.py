@@ -8,7 +8,7 @@ Axes: ``m`` a nested width, ``D`` width of the vectors, ``P`` slots.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from recembed.errors import ConfigError
 from recembed.hashing import hash_rows, mix64, salt
 from recembed.rows import RowStore
+from recembed.rows.processes import Processes
 from recembed.tables.base import Table, TableConfig, TableSpec
 from recembed.tables.cut import CutRows, CutVectors
 from recembed.tables.full import FullConfig, FullTable
@@ -33,6 +34,13 @@ def _parse_inner(raw: Any) -> TableConfig:
     if isinstance(config, MatryoshkaConfig):
         raise ConfigError("table 'matryoshka' holds another one; name all widths in one of them")
     return config
+
+
+class _InnerRecipe:
+    """Of the class: no stages; of a record: those of the table inside."""
+
+    def __get__(self, record: "MatryoshkaConfig | None", owner: type) -> tuple[dict[str, Any], ...]:
+        return () if record is None else record.table.recipe
 
 
 class MatryoshkaConfig(TableConfig):
@@ -58,6 +66,7 @@ class MatryoshkaConfig(TableConfig):
     """
 
     kind: Literal["matryoshka"] = "matryoshka"
+    recipe: ClassVar[Any] = _InnerRecipe()
     table: Annotated[SerializeAsAny[TableConfig], BeforeValidator(_parse_inner)] = FullConfig()
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
     serve_width: Annotated[int, Field(ge=1)] | None = None
@@ -160,7 +169,8 @@ class MatryoshkaTable(Table):
     def _draw(self, ids: Tensor) -> Tensor:
         """Return a place among the widths for each id, int64 ``[*S]``, by the number of the lookup and its place in it."""
         lookups = self.get_buffer("lookups")
-        places = torch.arange(ids.numel(), device=ids.device).view(ids.shape)
+        first, _ = self.processes.span(ids.numel())
+        places = first + torch.arange(ids.numel(), device=ids.device).view(ids.shape)
         drawn = hash_rows(mix64(lookups) ^ places, self.get_buffer("salt"), len(self.widths))
         lookups += 1
         return drawn
@@ -177,6 +187,11 @@ class MatryoshkaTable(Table):
     def served_overhead_bytes(self) -> int:
         """Planned bytes that the table inside serves beside its rows."""
         return self.inner.served_overhead_bytes
+
+    def join(self, processes: Processes) -> None:
+        """Let the table inside know them too."""
+        super().join(processes)
+        self.inner.join(processes)
 
     def before_lookup(self, store: RowStore, ids: Tensor) -> None:
         """Let the table inside move its rows."""

@@ -182,7 +182,7 @@ class OptEmbedTable(Table):
         low = self.alpha * torch.exp(-thresholds)
         if self.threshold is None:  # every id counts once, however often it is read
             unique, often = torch.unique(self.processes.gather(ids.flatten()), return_counts=True)
-            low = low / (often[torch.searchsorted(unique, ids)] * self.processes.share)
+            low = low / (often[torch.searchsorted(unique, ids.contiguous())] * self.processes.share)
         self.add_loss(low.sum())
 
     def width_choices(self) -> tuple[int, ...]:

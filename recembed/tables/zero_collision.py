@@ -151,9 +151,9 @@ class ZeroCollisionTable(Table):
         taken = self.known.admit()
         slot = self.slots[0]
         seeds = mix64(mix64(taken ^ self.known.get_buffer("salt")) + self.known.get_buffer("generations")[taken])
-        store.rows(slot.name)[taken] = fresh_rows(slot.init, seeds, slot.embedding_dim).to(taken.device)
-        for state in store.optimizer_rows(slot.name).values():
-            state[taken] = 0
+        store.write_rows(slot.name, fresh_rows(slot.init, seeds, slot.embedding_dim).to(taken.device), taken)
+        for state in store.states:
+            store.write_rows(slot.name, 0.0, taken, state)
 
     @property
     def served_overhead_bytes(self) -> int:
