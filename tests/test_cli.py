@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,24 @@ def test_train_keeps_the_effective_config(folder: Path) -> None:
     kept = yaml.safe_load((folder / "run" / "config.yaml").read_text())
     assert kept["training"]["epochs"] == 2
     assert RunConfig.parse(kept).name == "clicks"
+
+
+def test_stages_are_told_on_stderr_and_kept_in_the_answer(folder: Path) -> None:
+    stages = "stages=[{name: prune, do: train, weights: last}, {name: fix, do: settle}]"
+    table = "embeddings.table={kind: deeplight, exact_below: 0}"
+    words = ("--set", table, "--set", stages, "--set", "training.epochs=1", "--out", folder / "staged", "--json")
+    result = call("train", folder / "clicks.yaml", *words)
+    assert result.exit_code == 0, result.output
+    assert [stage["name"] for stage in json.loads(result.stdout)["stages"]] == ["prune", "fix"]
+    assert "stage 1 of 2, prune: training" in result.stderr
+    assert re.search(r"stage 2 of 2, fix: auc 0\.\d+, logloss 0\.\d+, done in .* s\n  user: kept", result.stderr)
+
+
+def test_a_mistake_in_a_stage_is_one_line(folder: Path) -> None:
+    line = refused(
+        "train", folder / "clicks.yaml", "--set", "stages=[{name: prune, do: setle}]", "--out", folder / "no"
+    )
+    assert "stage 'prune': do = 'setle' is not known; did you mean 'settle'?" in line
 
 
 def test_people_see_tables(folder: Path) -> None:
