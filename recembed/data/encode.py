@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,19 +15,50 @@ from recembed.data.encoded import EncodedData
 from recembed.data.fit import check_key_types
 from recembed.data.parsed import Parsed, parse
 from recembed.errors import DataError
+from recembed.hashing import MISSING_KEY
 from recembed.schema.feature import Feature
 from recembed.schema.fitted import FittedSchema
+from recembed.schema.key_index import KeyIndex
 
-__all__ = ["encode", "encode_parsed", "encode_to"]
+__all__ = ["PlaceIndex", "encode", "encode_parsed", "encode_to"]
 
 Arrays = dict[str, np.ndarray]
+
+
+class PlaceIndex:
+    """The ids of values that were counted: place in the count → id.
+
+    Args:
+        keys: int64 ``[V]``, the keys by place; place -1 stands for the missing value.
+        index: The map of keys to ids.
+    """
+
+    def __init__(self, keys: np.ndarray, index: KeyIndex) -> None:
+        self.keys = np.append(keys, MISSING_KEY)
+        self._ids, unseen = index.lookup(self.keys)
+        self._unseen = np.isin(np.arange(len(self.keys)), unseen) if len(unseen) else None
+
+    def lookup(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return int32 ids of int32 ``places`` ``[N]``, and where in ``places`` the unseen ones stand."""
+        unseen = _NONE if self._unseen is None else np.flatnonzero(self._unseen.take(places))
+        return self._ids.take(places), unseen
+
+
+_NONE = np.empty(0, np.int64)
 
 
 class _Encoder:
     """Encodes parsed blocks in order, and counts unseen ids."""
 
-    def __init__(self, fitted: FittedSchema, key_features: frozenset[str], labels: bool) -> None:
+    def __init__(
+        self,
+        fitted: FittedSchema,
+        key_features: frozenset[str],
+        labels: bool,
+        indices: Mapping[str, KeyIndex | PlaceIndex] | None = None,
+    ) -> None:
         self.fitted, self.key_features, self.labels = fitted, key_features, labels
+        self.indices = fitted.indices if indices is None else indices
         _check_key_features(fitted, key_features)
         self.unseen = {name: 0 for name in fitted.key_types if fitted.vocabulary_of(name) is not None}
         self.totals = dict.fromkeys((feature.name for feature in fitted.schema.jagged), 0)
@@ -67,12 +98,14 @@ class _Encoder:
         return arrays
 
     def _values(self, feature: Feature, keys: np.ndarray) -> np.ndarray:
-        index = self.fitted.indices.get(feature.vocabulary_name)
+        index = self.indices.get(feature.vocabulary_name)
         if index is None:
             return keys
         found, unseen = index.lookup(keys)
         self.unseen[feature.name] += len(unseen)
-        return keys if feature.name in self.key_features else found
+        if feature.name not in self.key_features:
+            return found
+        return index.keys.take(keys) if isinstance(index, PlaceIndex) else keys
 
     def _nothing(self) -> Arrays:
         schema = self.fitted.schema
@@ -141,9 +174,10 @@ def encode_parsed(
     *,
     labels: bool,
     pool: ThreadPoolExecutor,
+    indices: Mapping[str, PlaceIndex] | None = None,
 ) -> EncodedData:
-    """Encode parsed blocks into memory."""
-    encoder = _Encoder(fitted, key_features, labels)
+    """Encode parsed blocks into memory; with ``indices`` their keys are places in these."""
+    encoder = _Encoder(fitted, key_features, labels, indices)
     lists: dict[str, list[np.ndarray]] = {}
     for arrays in encoder.blocks(parts, pool):
         for name, array in arrays.items():

@@ -1,49 +1,75 @@
 """Training rows → ``FittedSchema``, in one streaming pass."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from recembed.data.columns import blocks, id_types, ids, jagged_ids, types_of
-from recembed.data.keys import to_keys
-from recembed.data.matrices import label_matrix, numeric_matrix
+from recembed.data.columns import blocks, id_types, types_of
 from recembed.data.numbers import NumericSummary
+from recembed.data.parsed import Parsed, parse
 from recembed.errors import DataError
-from recembed.schema.feature import Schema
+from recembed.hashing import MISSING_KEY
+from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema, KeyType
+from recembed.schema.key_index import KeyTable
 from recembed.schema.vocabulary import Vocabulary
 
 __all__ = ["Summary", "check_key_types", "extend", "fit", "fitted_from"]
 
-_MERGE_ROWS = 1 << 20
+_DENSE = 4
+"""Counts are added to all values of a vocabulary at once where it has at most so many per row of the block."""
 
 
 class Counts:
-    """How often each value of one vocabulary occurs. Memory grows with distinct values, not with rows."""
+    """How often each value of one vocabulary occurs. Memory grows with distinct values, not with rows.
+
+    Values are told apart by their 64-bit keys: among n different strings, two have one key with probability n² / 2⁶⁵.
+    """
 
     def __init__(self) -> None:
-        self._parts: list[pl.DataFrame] = []
-        self._rows = self._merged = 0
+        self._table = KeyTable(np.empty(0, np.int64))
+        self._counts = np.empty(0, np.int64)
+        self._values: list[pl.Series] = []
+        self.missing = 0
 
-    def add(self, part: pl.DataFrame) -> None:
-        """Add the counts of one block: columns ``value`` and ``count``."""
-        self._parts.append(part)
-        self._rows += part.height
-        if self._rows > 2 * self._merged + _MERGE_ROWS:
-            self._merge()
+    @property
+    def keys(self) -> np.ndarray:
+        """The distinct keys, int64, in the order of their places."""
+        return self._table.keys
 
-    def _merge(self) -> None:
-        merged = pl.concat(self._parts).group_by("value").agg(pl.col("count").sum())
-        self._parts, self._rows, self._merged = [merged], merged.height, merged.height
+    def add(self, values: pl.Series, keys: np.ndarray) -> np.ndarray:
+        """Count ``values``, whose int64 keys are ``keys``; return the int32 place of each, -1 where it is missing."""
+        if not self._values:
+            self._values.append(values.clear())
+        places, unknown = self._table.places(keys)
+        if len(unknown):
+            wanted = keys.take(unknown)
+            missing = wanted == MISSING_KEY
+            places[unknown[missing]] = -1
+            self.missing += int(np.count_nonzero(missing))
+            rows = unknown[~missing]
+            new, first, place = np.unique(wanted[~missing], return_index=True, return_inverse=True)
+            places[rows] = len(self._table) + place
+            self._table.add(new)
+            self._values.append(values.gather(rows[first]))
+        self._count(places)
+        return places
 
-    def result(self) -> tuple[pl.Series, np.ndarray, int]:
-        """Return distinct values, their counts, and the count of null."""
-        self._merge()
-        merged = self._parts[0]
-        missing = int(merged.filter(pl.col("value").is_null())["count"].sum())
-        merged = merged.filter(pl.col("value").is_not_null())
-        return merged["value"], merged["count"].cast(pl.Int64).to_numpy(), missing
+    def _count(self, places: np.ndarray) -> None:
+        if len(self._table) > len(self._counts):
+            grown = np.zeros(max(len(self._table), 2 * len(self._counts)), np.int64)
+            grown[: len(self._counts)] = self._counts
+            self._counts = grown
+        if len(self._table) <= _DENSE * len(places):
+            self._counts[: len(self._table)] += np.bincount(places + 1, minlength=len(self._table) + 1)[1:]
+        else:
+            np.add.at(self._counts, places[places >= 0], 1)
+
+    def result(self) -> tuple[pl.Series, np.ndarray, np.ndarray]:
+        """Return the distinct values, their keys and their counts."""
+        return pl.concat(self._values), self.keys, self._counts[: len(self._table)]
 
 
 class Summary:
@@ -52,30 +78,31 @@ class Summary:
     def __init__(self, schema: Schema, key_types: dict[str, KeyType]) -> None:
         self.schema, self.key_types = schema, key_types
         self.counts = {f.name: Counts() for f in schema.features if f.kind != "numeric" and _owns(schema, f.name)}
+        self._readers = {name: [n for n in key_types if schema[n].vocabulary_name == name] for name in self.counts}
         self.numbers = NumericSummary(sum(feature.width for feature in schema.numeric))
         self.empty = dict.fromkeys(key_types, 0)
         self.positive = np.zeros(len(schema.labels), np.int64)
         self.rows = 0
 
-    def add(self, block: pl.DataFrame, numeric: np.ndarray, labels: np.ndarray) -> None:
-        """Take in one block of raw rows, with its numbers and labels as matrices."""
-        waiting: dict[str, list[pl.Series]] = {name: [] for name in self.counts}
-        for name, kind in self.key_types.items():
-            feature = self.schema[name]
-            if feature.jagged:
-                jagged = jagged_ids(block, feature, kind)
-                values, empty = jagged.ids, int((np.diff(jagged.offsets) == 0).sum())
+    def add(self, parsed: Parsed, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
+        """Take in one block; return the places of the ids in their ``Counts``, by feature with a vocabulary."""
+        for name in self.key_types:
+            if name in parsed.offsets:
+                self.empty[name] += int(np.count_nonzero(np.diff(parsed.offsets[name]) == 0))
             else:
-                values = ids(block, feature)
-                empty = values.null_count()
-            self.empty[name] += empty
-            if feature.vocabulary_name in waiting:
-                waiting[feature.vocabulary_name].append(values.alias("value"))
-        for name, part in zip(waiting, _count(list(waiting.values())), strict=True):
-            self.counts[name].add(part)
-        self.numbers.add(numeric)
-        self.positive += labels.sum(0).astype(np.int64)
-        self.rows += block.height
+                self.empty[name] += parsed.values[name].null_count()
+        self.numbers.add(parsed.numeric)
+        self.positive += parsed.labels.sum(0).astype(np.int64)
+        self.rows += len(parsed.labels)
+        return {
+            name: places
+            for found in pool.map(lambda owner: self._count(owner, parsed), self.counts)
+            for name, places in found
+        }
+
+    def _count(self, owner: str, parsed: Parsed) -> list[tuple[str, np.ndarray]]:
+        counts = self.counts[owner]
+        return [(name, counts.add(parsed.values[name], parsed.keys[name])) for name in self._readers[owner]]
 
     def checked(self) -> "Summary":
         """Return self, refused with ``DataError`` if there were no rows."""
@@ -87,11 +114,6 @@ class Summary:
 def _owns(schema: Schema, name: str) -> bool:
     feature = schema[name]
     return feature.shares is None and feature.vocabulary
-
-
-def _count(columns: list[list[pl.Series]]) -> list[pl.DataFrame]:
-    frames = (pl.concat(column).to_frame().lazy() for column in columns)
-    return pl.collect_all([frame.group_by("value").agg(pl.len().alias("count")) for frame in frames])
 
 
 def fit(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> FittedSchema:
@@ -113,9 +135,11 @@ def fit(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> FittedSchema:
 
 def _summarise(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> Summary:
     frame = frame.lazy()
-    summary = Summary(schema, id_types(types_of(frame), schema, labels=True))
-    for block in blocks(frame, schema, labels=True):
-        summary.add(block, numeric_matrix(block, schema), label_matrix(block, schema))
+    key_types = id_types(types_of(frame), schema, labels=True)
+    summary = Summary(schema, key_types)
+    with ThreadPoolExecutor() as pool:
+        for block in blocks(frame, schema, labels=True):
+            summary.add(parse(block, schema, key_types, labels=True, pool=pool), pool)
     return summary.checked()
 
 
@@ -148,26 +172,24 @@ def fitted_from(summary: Summary) -> FittedSchema:
 
 
 def _vocabulary(schema: Schema, name: str, counts: Counts) -> Vocabulary:
-    values, numbers, missing = counts.result()
-    keys, kept, folded = _kept(schema, name, values, numbers)
+    values, keys, numbers = counts.result()
+    kept = _kept(schema[name], keys, numbers)
     return Vocabulary.build(
         values.gather(kept),
         keys[kept],
         numbers[kept],
         oov_buckets=schema[name].oov_buckets,
-        oov_count=folded,
-        missing_count=missing,
+        oov_count=int(numbers.sum() - numbers[kept].sum()),
+        missing_count=counts.missing,
     )
 
 
-def _kept(schema: Schema, name: str, values: pl.Series, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return all keys, the places of the values that ``min_count`` and ``top_k`` keep, and the count of the rest."""
-    feature = schema[name]
-    keys = to_keys(values)
+def _kept(feature: Feature, keys: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the places of the values that ``min_count`` and ``top_k`` keep."""
     kept = np.flatnonzero(counts >= feature.min_count)
     if feature.top_k is not None and len(kept) > feature.top_k:
         kept = kept[np.lexsort((keys[kept], -counts[kept]))[: feature.top_k]]
-    return keys, kept, int(counts.sum() - counts[kept].sum())
+    return kept
 
 
 def extend(fitted: FittedSchema, frame: pl.LazyFrame | pl.DataFrame) -> FittedSchema:
@@ -183,13 +205,12 @@ def extend(fitted: FittedSchema, frame: pl.LazyFrame | pl.DataFrame) -> FittedSc
     summary = _summarise(frame, schema)
     grown = {}
     for name, counts in summary.counts.items():
-        values, numbers, missing = counts.result()
+        values, keys, numbers = counts.result()
         old = fitted.vocabularies[name]
-        keys = to_keys(values)
         kept = (numbers >= schema[name].min_count) | np.isin(keys, old.keys)
         vocabulary = old.extend(values.filter(pl.Series(kept)), keys[kept], numbers[kept])
         folded = old.oov_count + int(numbers[~kept].sum())
-        grown[name] = replace(vocabulary, oov_count=folded, missing_count=old.missing_count + missing)
+        grown[name] = replace(vocabulary, oov_count=folded, missing_count=old.missing_count + counts.missing)
     return replace(fitted, vocabularies=grown, rows=fitted.rows + summary.rows)
 
 

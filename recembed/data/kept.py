@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import polars as pl
 
 from recembed.data.columns import blocks, id_types, types_of
-from recembed.data.encode import encode_parsed
+from recembed.data.encode import PlaceIndex, encode_parsed
 from recembed.data.encoded import EncodedData
 from recembed.data.fit import Summary, fitted_from
 from recembed.data.parsed import Parsed, parse
@@ -18,10 +20,10 @@ __all__ = ["KeptRows", "fit_and_keep"]
 
 
 class KeptRows:
-    """Training rows held as 64-bit keys until it is known which tables read ids and which read keys."""
+    """Training rows held by place in the count until it is known which tables read ids and which read keys."""
 
-    def __init__(self, fitted: FittedSchema, parts: list[Parsed]) -> None:
-        self._fitted, self._parts = fitted, parts
+    def __init__(self, fitted: FittedSchema, parts: list[Parsed], keys: dict[str, np.ndarray]) -> None:
+        self._fitted, self._parts, self._keys = fitted, parts, keys
 
     def encode(self, key_features: frozenset[str] = frozenset()) -> EncodedData:
         """Return what ``encode`` would; the kept rows are freed on the way, so this works once.
@@ -32,7 +34,9 @@ class KeptRows:
         if not self._parts:
             raise DataError("these kept rows were encoded before and are freed; encode the frame with encode()")
         with ThreadPoolExecutor() as pool:
-            return encode_parsed(self._drain(), self._fitted, key_features, labels=True, pool=pool)
+            indices = {name: PlaceIndex(keys, self._fitted.indices[name]) for name, keys in self._keys.items()}
+            parts = self._drain()
+            return encode_parsed(parts, self._fitted, key_features, labels=True, pool=pool, indices=indices)
 
     def _drain(self) -> Iterator[Parsed]:
         self._parts.reverse()
@@ -43,7 +47,7 @@ class KeptRows:
 def fit_and_keep(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> tuple[FittedSchema, KeptRows]:
     """Fit ``schema`` as ``fit`` does and keep the rows for encoding: the file is read once in place of twice.
 
-    Memory: 8 bytes per id and 4 per number and label.
+    Memory: 4 bytes per id, number and label; 8 per id of a feature without a vocabulary.
 
     Raises:
         DataError: as ``fit``.
@@ -58,7 +62,8 @@ def fit_and_keep(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> tuple[Fi
     summary, parts = Summary(schema, key_types), []
     with ThreadPoolExecutor() as pool:
         for block in blocks(frame, schema, labels=True):
-            parts.append(parse(block, schema, key_types, labels=True, pool=pool))
-            summary.add(block, parts[-1].numeric, parts[-1].labels)
+            parsed = parse(block, schema, key_types, labels=True, pool=pool)
+            places = summary.add(parsed, pool)
+            parts.append(replace(parsed, values={}, keys=parsed.keys | places))
     fitted = fitted_from(summary.checked())
-    return fitted, KeptRows(fitted, parts)
+    return fitted, KeptRows(fitted, parts, {name: counts.keys for name, counts in summary.counts.items()})

@@ -11,18 +11,18 @@ __all__ = ["label_matrix", "numeric_matrix"]
 
 
 def numeric_matrix(block: pl.DataFrame, schema: Schema) -> np.ndarray:
-    """Return the numeric features, float32 ``[B, W]``, NaN where null or NaN.
+    """Return the numeric features, float32 ``[B, W]`` (column by column in memory), NaN where null or NaN.
 
     Raises:
         DataError: a number is infinite, or a vector has another width.
     """
     width = sum(feature.width for feature in schema.numeric)
-    matrix = np.empty((block.height, width), np.float32)
+    matrix = np.empty((width, block.height), np.float32).T
     start = 0
     for feature in schema.numeric:
         part = matrix[:, start : start + feature.width]
         part[...] = _vectors(block, feature) if block[feature.source].dtype.is_nested() else _scalars(block, feature)
-        infinite = int(np.isinf(part).sum())
+        infinite = np.count_nonzero(np.isinf(part))
         if infinite:
             raise DataError(
                 f"feature {feature.name!r}: column {feature.source!r} holds {infinite} infinite (or beyond float32) "

@@ -37,20 +37,27 @@ class NumericSummary:
         self.rows += len(block)
         for place in range(self.width):
             column = np.ascontiguousarray(block[:, place])
-            values = column[~np.isnan(column)].astype(np.float64)
+            missing = np.isnan(column)
+            values = (column[~missing] if missing.any() else column).astype(np.float64)
             if len(values):
                 self._add_column(place, values)
 
     def _add_column(self, place: int, values: np.ndarray) -> None:
+        low, high = values.min(), values.max()
         self._count[place] += len(values)
-        self._low[place] = min(self._low[place], values.min())
-        self._high[place] = max(self._high[place], values.max())
-        for which, x in enumerate((values, np.sign(values) * np.log1p(np.abs(values)))):
+        self._low[place] = min(self._low[place], low)
+        self._high[place] = max(self._high[place], high)
+        logs = np.abs(values)
+        np.log1p(logs, out=logs)
+        if low < 0:
+            logs *= np.sign(values)
+        for which, x in enumerate((values, logs)):
             if np.isnan(self._shift[which, place]):
                 self._shift[which, place] = x.mean()
-            x = x - self._shift[which, place]
+            x -= self._shift[which, place]
             self._sum[which, place] += x.sum()
-            self._squares[which, place] += np.square(x).sum()
+            np.square(x, out=x)
+            self._squares[which, place] += x.sum()
 
     def _sample(self, block: np.ndarray) -> None:
         marks = mix64(np.arange(self.rows, self.rows + len(block), dtype=np.int64)).view(np.uint64)
@@ -96,5 +103,10 @@ def _quantiles(column: np.ndarray) -> np.ndarray:
     column = column[~np.isnan(column)]
     if len(column) == 0:
         return np.zeros(_LEVELS, np.float32)
-    levels = np.quantile(column, np.linspace(0, 1, _LEVELS))
+    column.sort()
+    place = np.linspace(0, 1, _LEVELS) * (len(column) - 1)
+    lower = np.floor(place).astype(np.int64)
+    share, low, high = place - lower, column[lower], column[np.minimum(lower + 1, len(column) - 1)]
+    step = high - low
+    levels = np.where(share >= 0.5, high - step * (1 - share), low + step * share)  # as np.quantile does, to the bit
     return np.maximum.accumulate(levels.astype(np.float32))

@@ -20,10 +20,11 @@ class Parsed:
     """The plain columns of one block.
 
     Shapes:
-        keys: feature name to int64 ``[B]``, or ``[M]`` of a jagged feature; offsets: jagged feature name to int64
+        values: feature name to the Int64 or String ids behind ``keys``; keys: feature name to int64 ``[B]``, or ``[M]`` of a jagged feature; offsets: jagged feature name to int64
         ``[B + 1]``; weights: to float32 ``[M]``; numeric: float32 ``[B, W]``; labels: float32 ``[B, L]``.
     """
 
+    values: dict[str, pl.Series]
     keys: dict[str, np.ndarray]
     offsets: dict[str, np.ndarray]
     weights: dict[str, np.ndarray]
@@ -43,6 +44,7 @@ def parse(
     jagged = {f.name: columns.jagged_ids(block, f, key_types[f.name]) for f in schema.jagged}
     ids |= {name: column.ids for name, column in jagged.items()}
     return Parsed(
+        values=ids,
         keys=dict(zip(ids, pool.map(to_keys, ids.values()), strict=True)),
         offsets={name: column.offsets for name, column in jagged.items()},
         weights={name: column.weights for name, column in jagged.items() if column.weights is not None},

@@ -81,11 +81,13 @@ class KeyTable:
             return np.zeros(len(keys), np.int32), np.arange(len(keys))
         slot = self._home(keys)
         place: np.ndarray = self._slots.take(slot)
-        other = np.flatnonzero(self._keys.take(place) != keys)
+        other: np.ndarray = np.flatnonzero(self._keys.take(place) != keys)
         if not len(other):
             return place, other
         unknown = []
-        slot, wanted, seen = slot.take(other), keys.take(other), place.take(other)
+        wanted: np.ndarray = keys.take(other)
+        seen: np.ndarray = place.take(other)
+        slot = slot.take(other)
         while len(other):
             walks = np.flatnonzero(seen)
             if len(walks) < len(other):  # the others ended at an empty slot, and are not key 0
@@ -97,7 +99,8 @@ class KeyTable:
             same = self._keys.take(seen) == wanted
             place[other] = seen  # right where it is the same, else overwritten later
             walks = np.flatnonzero(~same)
-            other, wanted, slot, seen = (array.take(walks) for array in (other, wanted, slot, seen))
+            other, wanted = other.take(walks), wanted.take(walks)
+            slot, seen = slot.take(walks), seen.take(walks)
         if not unknown:
             return place, other
         missing = np.sort(np.concatenate(unknown))

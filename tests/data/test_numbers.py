@@ -47,3 +47,10 @@ def test_columns_without_spread_or_values_can_still_be_standardised() -> None:
     assert stats.missing_rate.tolist() == [0, 1, 0]
     assert stats.quantiles[1].tolist() == [0] * 257
     assert stats.log_mean[2] == pytest.approx((np.log(5) - np.log(4)) / 2)  # of -3 and 4: negatives keep their sign
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=600))
+def test_quantiles_are_those_of_numpy(numbers: list[float]) -> None:
+    column = np.array(numbers, np.float32)
+    levels = np.quantile(column, np.linspace(0, 1, 257)).astype(np.float32)
+    assert summarise(column[:, None], 600).quantiles[0].tolist() == np.maximum.accumulate(levels).tolist()
