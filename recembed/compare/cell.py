@@ -155,7 +155,7 @@ def _lookup(folder: Path) -> float | None:
     try:
         return lookup_nanoseconds(load_run(folder))
     except Exception:
-        write_text(folder / "error.txt", traceback.format_exc())
+        write_text(folder / "lookup_error.txt", traceback.format_exc())
         return None
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from recembed.compare.settings import ComparisonConfig
 from recembed.compare.table import Line, frame_of
-from recembed.config import RunConfig, TrackingConfig
+from recembed.config import RunConfig
 from recembed.run.files import write_json
-from recembed.training import NullTracker, Tracker
+from recembed.run.reports import make_tracker
+from recembed.training import Tracker
 
 __all__ = ["Parent"]
 
@@ -22,12 +23,10 @@ class Parent:
     """The parent run.
 
     Attributes:
-        config: Where the base run is tracked.
         own: The parent's tracker.
         overrides: Settings of every cell: no model is logged unless the base asks for it.
     """
 
-    config: TrackingConfig
     own: Tracker
     overrides: dict[str, Any]
 
@@ -36,7 +35,7 @@ class Parent:
         """Open the parent, or go on with the one that an earlier go in ``out`` opened."""
         tracking = RunConfig.parse(config.base).tracking
         log_model = dict(config.base.get("tracking") or {}).get("log_model", False)
-        parent = cls(tracking, _tracker(tracking, resume=_earlier(out)), {"tracking.log_model": log_model})
+        parent = cls(make_tracker(tracking, resume=_earlier(out)), {"tracking.log_model": log_model})
         parent.own.start(config.name, config.to_dict(), {"recembed.comparison_folder": str(out.resolve())})
         write_json(out / _FILE, {"run_id": parent.own.run_id})
         return parent
@@ -48,7 +47,7 @@ class Parent:
 
     def tracker(self, resume: str | None) -> Tracker:
         """Return the tracker of a cell; ``resume`` is the run to go on with."""
-        return _tracker(self.config, parent=self.own.run_id, resume=resume)
+        return self.own.child(resume=resume)
 
     def report(self, lines: Sequence[Line], out: Path) -> None:
         """Tell the parent what came out."""
@@ -63,14 +62,6 @@ class Parent:
     def end(self, ok: bool) -> None:
         """Close the parent."""
         self.own.end(ok)
-
-
-def _tracker(config: TrackingConfig, *, parent: str | None = None, resume: str | None = None) -> Tracker:
-    if config.kind == "none":
-        return NullTracker()
-    from recembed.training.mlflow_tracking import MLflowTracker  # mlflow is slow to import
-
-    return MLflowTracker(config.experiment, config.uri, parent=parent, resume=resume)
 
 
 def _earlier(out: Path) -> str | None:

@@ -1,8 +1,10 @@
 """Every ``configs/compare_*.yaml`` is a whole comparison of a known data set."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recembed.compare import ComparisonConfig, load_comparison
 from recembed.compare.runner import grid_points
@@ -48,3 +50,11 @@ def test_ml1m_is_the_published_protocol() -> None:
     model = base.model.model_dump()
     assert (model["cross"]["layers"], model["hidden_units"], base.embeddings.embedding_dim) == (1, (192,), 30)
     assert (model["dropout"], model["batch_norm"], base.training.batch_size) == (0, False, 128)
+
+
+def test_the_readme_shows_a_comparison_that_parses() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (shown,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if block.startswith("base:")]
+    config = ComparisonConfig.parse(yaml.safe_load(shown) | {"base": {"data": {"dataset": "ml100k"}}})
+    assert [budget.text for budget in config.budgets_of("two probes")] == ["0.5", "0.1", "158 kB"]
+    assert [budget.text for budget in config.budgets_of("int8")] == ["full"]
