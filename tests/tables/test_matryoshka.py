@@ -166,6 +166,12 @@ def test_everything_else_is_the_table_inside() -> None:
     assert torch.equal(read(table.eval(), store, ids), read(inner.eval(), store, ids))  # all widths are served
 
 
+def test_the_stages_are_those_of_the_table_inside() -> None:
+    autodim = parse_table("autodim")
+    assert MatryoshkaConfig(table=autodim).recipe == autodim.recipe != ()
+    assert MatryoshkaConfig.recipe == MatryoshkaConfig().recipe == ()
+
+
 def test_first_order_weights_are_those_of_the_table_inside() -> None:
     linear = TableSpec("f", 500, 1, linear=True, vector_dim=8)
     assert type(MatryoshkaConfig().build([linear], 0)["f"]) is FullTable
