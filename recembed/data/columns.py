@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recembed.data.keys import key_type, normal_ids
+from recembed.data.keys import hashed, key_column, key_type, normal_ids
 from recembed.errors import DataError, did_you_mean
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import KeyType
@@ -126,12 +126,19 @@ def _owner_type(feature: Feature, types: pl.Schema, schema: Schema) -> KeyType:
 def blocks(frame: pl.LazyFrame, schema: Schema, *, labels: bool) -> Iterator[pl.DataFrame]:
     """Yield the columns that the schema needs, ``BLOCK_ROWS`` rows at a time, in order; the last block is shorter.
 
+    Text columns of categorical features bring their keys along (``key_column``), hashed while they are in the cache.
+
     Raises:
         DataError: the file behind the frame cannot be read to its end.
     """
     columns = list(dict.fromkeys(_columns(schema, labels)))
     try:
-        yield from frame.select(columns).collect_batches(chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming")
+        types = frame.collect_schema()
+        text = dict.fromkeys(f.source for f in schema.categorical if types[f.source] == pl.String)
+        keys = [hashed(name).alias(key_column(name)) for name in text]
+        yield from frame.select(*columns, *keys).collect_batches(
+            chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming"
+        )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(error) from error
 

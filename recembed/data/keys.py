@@ -12,7 +12,7 @@ from recembed.errors import DataError
 from recembed.hashing import MISSING_KEY
 from recembed.schema.fitted import KeyType
 
-__all__ = ["key_type", "normal_ids", "to_keys"]
+__all__ = ["hashed", "key_column", "key_type", "normal_ids", "to_keys"]
 
 _LARGEST = 2**63 - 1
 _WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
@@ -64,6 +64,17 @@ def _check_range(ids: pl.Series, column: str) -> None:
         )
 
 
+def key_column(column: str) -> str:
+    """Return what the keys of a text column are called where a block brings them along."""
+    return f"\0keys of {column}"
+
+
+def hashed(column: str) -> pl.Expr:
+    """Return the int64 keys of a text column, null as ``MISSING_KEY``."""
+    keys: pl.Expr = polars_hash.col(column).nchash.xxhash64().reinterpret(signed=True)
+    return keys.fill_null(MISSING_KEY)
+
+
 def to_keys(ids: pl.Series) -> np.ndarray:
     """Return the int64 keys of Int64 or String ``ids``, null as ``MISSING_KEY``.
 
@@ -71,6 +82,5 @@ def to_keys(ids: pl.Series) -> np.ndarray:
     [-1205034819632174695, -3292477735350538661, -9223372036854775808]
     """
     if ids.dtype == pl.String:
-        expression = polars_hash.col("id").nchash.xxhash64().reinterpret(signed=True)
-        ids = ids.to_frame("id").select(expression).to_series()
+        return ids.to_frame("id").select(hashed("id")).to_series().to_numpy()
     return ids.fill_null(MISSING_KEY).to_numpy()

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from recembed.data import columns
-from recembed.data.keys import to_keys
+from recembed.data.keys import key_column, to_keys
 from recembed.data.matrices import label_matrix, numeric_matrix
 from recembed.schema.feature import Schema
 from recembed.schema.fitted import KeyType
@@ -40,12 +40,18 @@ def parse(
     Raises:
         DataError: a label is neither 0 nor 1, a number is infinite, or an id has no 64-bit key.
     """
+    types = block.schema
     ids = {feature.name: columns.ids(block, feature) for feature in schema.categorical}
     jagged = {f.name: columns.jagged_ids(block, f, key_types[f.name]) for f in schema.jagged}
     ids |= {name: column.ids for name, column in jagged.items()}
+
+    def keys(name: str) -> np.ndarray:
+        brought = key_column(schema[name].source)
+        return block[brought].to_numpy() if brought in types and name not in jagged else to_keys(ids[name])
+
     return Parsed(
         values=ids,
-        keys=dict(zip(ids, pool.map(to_keys, ids.values()), strict=True)),
+        keys=dict(zip(ids, pool.map(keys, ids), strict=True)),
         offsets={name: column.offsets for name, column in jagged.items()},
         weights={name: column.weights for name, column in jagged.items() if column.weights is not None},
         numeric=numeric_matrix(block, schema),
