@@ -213,6 +213,7 @@ class FeatureEmbedding(nn.Module):
         """
         if self.compacted:
             return self
+        self.take_auxiliary_loss()  # losses that nobody took cannot be copied
         tables = {name: self._compacted(name, table) for name, table in self.tables.items()}
         weights = tables if self.weights is self.tables else {n: self._compacted(n, t) for n, t in self.weights.items()}
         slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))

@@ -80,12 +80,12 @@ def _bytes(embedding: FeatureEmbedding, table: Table, seen: set[str]) -> dict[st
 
 
 def plan_lines(plan: pl.DataFrame) -> list[str]:
-    """Return the plan as lines of text, one per table and one for the sum; first-order weights count with vectors.
+    r"""Return the plan as lines of text, one per table and one for the sum; first-order weights count with vectors.
 
     >>> plan = pl.DataFrame({"table": ["city", "city.linear"], "method": ["full"] * 2, "num_embeddings": [5, 5],
     ...     "rows": [5, 5], **dict.fromkeys(("trained_bytes", "served_bytes", "exact_bytes"), [80, 20]),
     ...     "optimizer_bytes": [20, 20], "id_map_bytes": [60, 0]})
-    >>> print("\\n".join(plan_lines(plan)))
+    >>> print("\n".join(plan_lines(plan)))
     table  method  ids  trained  optimiser  served  exact  id map  (bytes)
     city   full      5      100         40     100    100      60
     sum              5      100         40     100    100      60
@@ -94,9 +94,13 @@ def plan_lines(plan: pl.DataFrame) -> list[str]:
     tables = plan.group_by(pl.col("table").str.strip_suffix(".linear"), maintain_order=True).agg(
         pl.col("method", "num_embeddings").first(), pl.col(sizes).sum()
     )
-    total = tables.select(pl.lit("sum").alias("table"), pl.lit("").alias("method"), pl.col("num_embeddings", *sizes).sum())
+    total = tables.select(
+        pl.lit("sum").alias("table"), pl.lit("").alias("method"), pl.col("num_embeddings", *sizes).sum()
+    )
     cells = [("table", "method", "ids", "trained", "optimiser", "served", "exact", "id map")]
-    cells += [(row[0], row[1], *("" if n is None else f"{n:,}" for n in row[2:])) for row in (tables.rows() + total.rows())]
+    cells += [
+        (row[0], row[1], *("" if n is None else f"{n:,}" for n in row[2:])) for row in (tables.rows() + total.rows())
+    ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = []
     for line in cells:
