@@ -34,12 +34,13 @@ class AlptConfig(TableConfig):
     Attributes:
         bits: 8 or 16.
         scale: The scale of every row at first; if None, ``2 * mean(|fresh row|) / sqrt(2**(b-1) - 1)``, the rule of LSQ.
-        scale_rate: Step size of the logarithm of a scale, as a share of the rows' step size.
+            DeepFM on Frappe lost 0.002 of its AUC by that rule (0.0044 there) and 0.0005 at 0.002 (one seed).
+        scale_rate: Step size of the logarithm of a scale, as a share of the rows' step size (under an adaptive rule).
 
     Raises:
         ConfigError: a feature has no vocabulary.
 
-    >>> table = AlptConfig(scale=0.01).build([TableSpec("item", 10, 4)], seed=0)["item"].eval()
+    >>> table = AlptConfig(scale=0.01, scale_rate=1).build([TableSpec("item", 10, 4)], seed=0)["item"].eval()
     >>> row, scale = torch.tensor([[0.012, -0.016, 0.5, 9.0]]), torch.tensor([[math.log(2.0)]])
     >>> table.decode([row, scale], torch.tensor([3])).mul(100).round().tolist()
     [[2.0, -2.0, 50.0, 254.0]]

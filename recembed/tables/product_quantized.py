@@ -34,7 +34,7 @@ class ProductQuantizedConfig(TableConfig):
     """Served bytes ``n * P * log2(K) / 8 + 4 * K * D``: codes, packed at ``log2(K)`` bits rounded up, and codebook.
 
     With ``frequent_share`` the codes of rare ids are ``log2(K')`` bits each; a vocabulary that has grown adds 4 bytes
-    per id for their ranks. A float32 row per id is trained beside the codebook: memory in training is not reduced.
+    per id for their ranks. Training saves nothing: it keeps a float32 row per id, and a lookup scores ``P * K`` codewords.
     First-order weights are a hashed table with the same share of its exact bytes.
 
     Attributes:

@@ -16,7 +16,7 @@ ALL = torch.arange(50)
 
 def build(**options: Any) -> tuple[AlptTable, PlainStore]:
     spec = TableSpec("f", 50, 8, init=Init(0.05, "uniform"))
-    table = AlptConfig.model_validate(options).build([spec], seed=0)["f"]
+    table = AlptConfig.model_validate({"scale_rate": 1.0} | options).build([spec], seed=0)["f"]
     assert isinstance(table, AlptTable)
     return table, PlainStore(table.slots, optimizer=SGD(learning_rate=1.0))
 
