@@ -164,4 +164,5 @@ def _make_small(folder: Path, keep_checkpoint: bool) -> None:
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "slices", ignore_errors=True)
     if not keep_checkpoint:
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        for place in list(folder.rglob("checkpoint")):  # its own, and one of each stage
+            shutil.rmtree(place, ignore_errors=True)

@@ -92,8 +92,19 @@ def test_cells_stay_small(result: ComparisonResult) -> None:
     cell = result.folder / "runs" / "full" / "full" / "0"
     assert {path.name for path in cell.iterdir()} == {
         *("cell.json", "config.yaml", "metrics.json", "run.json"),
-        *("features.parquet", "collisions.parquet", "predictions_test.parquet"),
+        *("features.parquet", "collisions.parquet", "plan.parquet", "predictions_test.parquet"),
     }
+
+
+def test_a_method_of_several_trainings_is_one_cell_and_stays_small(folder: Path, tmp_path: Path) -> None:
+    pep = {"embeddings.table": {"kind": "pep", "exact_below": 0}}
+    config = comparison(folder, methods={"full": "full", "pep": pep}, budgets=[0.6], seeds=[0])
+    line = run_comparison(config, tmp_path, progress=False).lines[1]
+    assert line.status == "done", line.reason
+    assert line.served_bytes is not None and line.served_bytes <= 0.6 * 4 * 86 * 9
+    cell = tmp_path / "runs" / "pep" / "0.6" / "0"
+    assert len(list(cell.rglob("stage.json"))) == 3
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_csv_and_json(result: ComparisonResult) -> None:
