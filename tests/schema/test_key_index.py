@@ -1,4 +1,4 @@
-"""The direct-address table gives the very ids of the binary search."""
+"""The hash table gives the very ids of the binary search."""
 
 import numpy as np
 import polars as pl
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recembed.hashing import MISSING_KEY
-from recembed.schema.key_index import KeyIndex
+from recembed.schema.key_index import KeyIndex, KeyTable
 from recembed.schema.vocabulary import Vocabulary
 
 KEYS = st.integers(-(2**63) + 1, 2**63 - 1)
@@ -42,3 +42,16 @@ def test_keys_that_all_fall_into_one_bucket_are_still_found() -> None:
     signed = [key - 2**64 if key >= 2**63 else key for key in keys]
     vocabulary = build(signed[:200])
     assert KeyIndex(vocabulary).lookup(np.array(signed))[0].tolist() == vocabulary.lookup(np.array(signed)).tolist()
+
+
+def test_a_table_that_grows_keeps_every_place() -> None:
+    keys = np.random.default_rng(5).permutation(np.arange(-20_000, 20_000) * 977)
+    table = KeyTable(keys[:0])
+    for low, high in [(0, 1), (1, 900), (900, 901), (901, 30_000)]:  # 4 slots a key: rebuilt on the way
+        assert table.places(keys[low:high])[1].tolist() == list(range(high - low))
+        table.add(keys[low:high])
+    assert len(table) == 30_000
+    places, unknown = table.places(keys)
+    assert places[:30_000].tolist() == list(range(30_000))
+    assert unknown.tolist() == list(range(30_000, 40_000))
+    assert table.keys.tolist() == keys[:30_000].tolist()
