@@ -1,7 +1,7 @@
 """``ShardedStore``: rows spread over processes; one exchange of addresses and one of rows a step, for all widths.
 
-TorchRec plans who holds what and FBGEMM's fused kernels look rows up and move them, as in one process. The exchange is
-a plain all-to-all of row addresses: TorchRec's own sharded collections want one bag per feature and example, while a
+The plan may come from TorchRec's planner, and FBGEMM's fused kernels look rows up and move them, as in one process. The
+exchange is a plain all-to-all of row addresses: TorchRec's own sharded collections want one bag per feature and example, while a
 lookup here is any number of addresses (probes, digits, chunks, sequences) in one list, and their unpooled form is slow
 on CPU. Each address is sent once per step and process, however often its batch reads it.
 

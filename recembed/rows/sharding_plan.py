@@ -198,7 +198,8 @@ class _OnceLoader(yaml.SafeLoader):
 
 
 def _explain(error: ValidationError) -> str:
-    first: Mapping[str, Any] = error.errors()[0]
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt field first
+    first: Mapping[str, Any] = faults[0]
     place: Sequence[Any] = first["loc"]
     if first["type"] == "extra_forbidden":
         known = TablePlan.model_fields if len(place) > 1 else ShardingPlan.model_fields

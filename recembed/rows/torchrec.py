@@ -1,6 +1,6 @@
 """Rows in FBGEMM's fused kernels: lookup, gradient and row update in one call per width.
 
-The only file that imports ``torchrec`` and ``fbgemm_gpu``.
+The only file that imports ``fbgemm_gpu``, and ``torchrec`` but for its planner (``torchrec_planner``).
 Axes: ``N`` addresses, ``G`` bags, ``D`` width, ``R`` rows of a stack.
 """
 
@@ -18,14 +18,14 @@ from recembed.errors import ConfigError, MissingPackageError
 from recembed.rows.base import RowStore, RowTable
 from recembed.rows.optimizers import SGD, Adagrad, RowOptimizer, RowWiseAdagrad
 
-__all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor"]
+__all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor", "quiet", "torchrec"]
 
 _LANES = 4  # FBGEMM rows are multiples of four numbers
 _WIDEST = 16_384  # beyond it FBGEMM's CPU kernel crashes the process
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Import-time and construction-time warnings of the two packages say nothing a user could act on."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -38,7 +38,7 @@ def _quiet() -> Iterator[None]:
 
 
 try:
-    with _quiet():
+    with quiet():
         import torchrec
         from fbgemm_gpu.split_embedding_configs import EmbOptimType
         from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
@@ -140,7 +140,7 @@ def _kernel(rows: int, width: int, rule: RowOptimizer, device: torch.device) -> 
     on_gpu = device.type == "cuda"
     place = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
     compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
-    with _quiet():
+    with quiet():
         return SplitTableBatchedEmbeddingBagsCodegen(
             [(rows, width, place, compute)],
             optimizer=_RULES[type(rule)][0],
@@ -201,7 +201,7 @@ def embedding_bag_collection(
         )
         for name, (table, _) in tables.items()
     ]
-    with _quiet():
+    with quiet():
         collection = torchrec.EmbeddingBagCollection(tables=configs)
     with torch.no_grad():
         for name, (_, rows) in tables.items():

@@ -134,8 +134,8 @@ class Table(nn.Module, ABC):
     def before_lookup(self, store: RowStore, ids: Tensor) -> None:
         """Move rows and optimiser rows before a training step reads ``ids``, int64 ``[N]``: admission, rounding.
 
-        Called only where ``moves_rows``, under ``no_grad``, with the ids of the global batch, in every process. What it does may depend on buffers, rows and ids alone, so
-        that a resumed run goes on bit for bit.
+        Called only where ``moves_rows``, under ``no_grad``, in every process with the ids of the global batch. What it
+        does may depend on buffers, rows and ids alone, so that a resumed run goes on bit for bit.
         """
 
     def join(self, processes: Processes) -> None:

@@ -1,0 +1,120 @@
+"""TorchRec's planner for our tables: which are copied, cut or kept whole, by its estimates of time and memory.
+
+The only file that imports ``torchrec.distributed``.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from recembed.errors import ConfigError
+from recembed.rows.optimizers import RowOptimizer, RowWiseAdagrad
+from recembed.rows.row_table import RowTable
+from recembed.rows.shard import Shard, readable, shard_bytes
+from recembed.rows.sharding_plan import ShardingPlan, TablePlan
+from recembed.rows.torchrec import quiet, torchrec
+
+with quiet():
+    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+    from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
+
+__all__ = ["plan_by_torchrec"]
+
+_KINDS = ("data_parallel", "table_wise", "column_wise", "row_wise")
+_LANES = 4
+
+
+class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
+    """Knows what our exchange can do on either device."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        """Return all kinds of ``ShardingPlan``."""
+        return list(_KINDS)
+
+    def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+        """Return the kernel for rows that are copied, or held once."""
+        return ["dense" if sharding_type == "data_parallel" else "fused"]
+
+
+def plan_by_torchrec(
+    tables: Mapping[str, RowTable],
+    world_size: int,
+    *,
+    optimizer: RowOptimizer | None,
+    batch_size: int,
+    memory: int,
+    device: Literal["cpu", "cuda"] = "cpu",
+    processes_per_host: int | None = None,
+) -> ShardingPlan:
+    """Plan by TorchRec's cost model.
+
+    Args:
+        tables: The tables by name.
+        world_size: Processes.
+        optimizer: The row rule; row-wise Adagrad rules out cuts by column.
+        batch_size: Rows of a process's batch.
+        memory: Bytes for rows on each process.
+        device: What they run on.
+        processes_per_host: Processes that share fast links; None takes all.
+
+    Raises:
+        ConfigError: the tables do not fit; names the bytes.
+    """
+    kinds = [kind for kind in _KINDS if kind != "column_wise" or not isinstance(optimizer, RowWiseAdagrad)]
+    constraints = {name: ParameterConstraints(sharding_types=kinds) for name in tables}
+    with quiet():
+        topology = Topology(
+            world_size=world_size,
+            compute_device=device,
+            hbm_cap=memory if device == "cuda" else 0,
+            ddr_cap=memory,
+            local_world_size=processes_per_host or world_size,
+        )
+        planner = EmbeddingShardingPlanner(
+            topology=topology, batch_size=batch_size, constraints=constraints, debug=False
+        )
+        try:
+            found = planner.plan(_collection(tables), [_Sharder()])
+        except PlannerError as error:
+            needed = sum(shard_bytes(_whole(table), optimizer) for table in tables.values())
+            raise ConfigError(
+                f"the tables take {readable(needed)} with optimiser rows; {world_size} processes of {readable(memory)} "
+                "cannot hold them: add processes or memory, or shrink the tables (embeddings.table)"
+            ) from error
+    return ShardingPlan(
+        world_size=world_size,
+        tables={name: _table_plan(found.plan[""][name], table, world_size) for name, table in tables.items()},
+    )
+
+
+def _collection(tables: Mapping[str, RowTable]) -> "torchrec.EmbeddingBagCollection":
+    configs = [
+        torchrec.EmbeddingBagConfig(
+            name=name,
+            num_embeddings=table.num_embeddings,
+            embedding_dim=-(-table.embedding_dim // _LANES) * _LANES,
+            feature_names=[name],
+        )
+        for name, table in tables.items()
+    ]
+    return torchrec.EmbeddingBagCollection(tables=configs, device="meta")
+
+
+def _table_plan(found: "torchrec.distributed.types.ParameterSharding", table: RowTable, world_size: int) -> TablePlan:
+    kind, ranks = found.sharding_type, tuple(found.ranks or ())
+    if kind == "column_wise" and (table.embedding_dim % len(ranks) or len(set(ranks)) < len(ranks)):
+        kind, ranks = "table_wise", ranks[:1]  # columns that cannot be cut alike stay together
+    if kind == "data_parallel" or (kind == "row_wise" and ranks == tuple(range(world_size))):
+        ranks = ()
+    size = readable(table.bytes)
+    return TablePlan(
+        sharding=kind,
+        ranks=ranks,
+        rows=table.num_embeddings,
+        width=table.embedding_dim,
+        why=f"TorchRec's estimate; {size}",
+    )
+
+
+def _whole(table: RowTable) -> Shard:
+    return Shard(0, range(table.num_embeddings), range(table.embedding_dim))
