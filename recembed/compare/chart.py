@@ -26,6 +26,8 @@ _COLOURS = (
 )
 _MARKS = "os^DvPX<>h"
 _GREY = "#666666"
+_LABELS_APART = 0.12
+"""Share of the axis that two labels of the frontier keep between them."""
 
 
 def frontier(lines: Sequence[Line]) -> list[Line]:
@@ -104,9 +106,14 @@ def _draw_frontier(axes: "Axes", best: Sequence[Line]) -> None:
     axes.step(
         sizes, values, where="post", color="#222222", linewidth=1.0, linestyle=(0, (4, 3)), label="frontier", zorder=1
     )
-    for line, size, value in zip(best, sizes, values, strict=True):
-        words = f"{line.method}\n{size_text(size)}"
-        axes.annotate(words, (size, value), xytext=(-4, 7), textcoords="offset points", fontsize=7.5, ha="right")
+    left, right = axes.get_xlim()
+    apart = (right / left) ** _LABELS_APART
+    labelled = float("inf")
+    for line, size, value in reversed(list(zip(best, sizes, values, strict=True))):
+        if size * apart > labelled:
+            continue  # its label would lie on that of a better one; the marks tell it
+        labelled = size
+        axes.annotate(line.method, (size, value), xytext=(-4, 6), textcoords="offset points", fontsize=8, ha="right")
 
 
 def size_text(size: float) -> str:
