@@ -1,10 +1,10 @@
-"""A ``.npy`` file that grows along its first axis."""
+"""A ``.npy`` file, and an array in memory, that grow along their first axis."""
 
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["ArrayFile"]
+__all__ = ["ArrayFile", "GrowingArray"]
 
 _HEADER_BYTES = 128
 
@@ -36,3 +36,26 @@ class ArrayFile:
         finally:
             self._file.close()
         return self._shape
+
+
+class GrowingArray:
+    """Grows in place, so that the parts are never held beside the whole."""
+
+    def __init__(self, first: np.ndarray) -> None:
+        self._array, self._rows = first.copy(), len(first)
+
+    def append(self, part: np.ndarray) -> None:
+        """Append ``part``, whose other axes and type are those of the first."""
+        rows = self._rows + len(part)
+        if rows > len(self._array):
+            self._resize(max(rows, len(self._array) * 5 // 4))
+        self._array[self._rows : rows] = part
+        self._rows = rows
+
+    def close(self) -> np.ndarray:
+        """Return the whole, without a copy."""
+        self._resize(self._rows)
+        return self._array
+
+    def _resize(self, rows: int) -> None:
+        self._array.resize((rows, *self._array.shape[1:]), refcheck=False)

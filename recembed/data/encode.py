@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from recembed.data import columns
-from recembed.data.array_file import ArrayFile
+from recembed.data.array_file import ArrayFile, GrowingArray
 from recembed.data.encoded import EncodedData
 from recembed.data.fit import check_key_types
 from recembed.data.parsed import Parsed, parse
@@ -179,33 +179,12 @@ def encode_parsed(
     """Encode parsed blocks into memory; with ``indices`` their keys are places in these."""
     encoder = _Encoder(fitted, key_features, labels, indices)
     blocks = encoder.blocks(parts, pool)
-    grown = {name: _Growing(array) for name, array in next(blocks).items()}
+    grown = {name: GrowingArray(array) for name, array in next(blocks).items()}
     for arrays in blocks:
         for name, array in arrays.items():
             grown[name].append(array)
     whole = {name: growing.close() for name, growing in grown.items()}
     return EncodedData.from_arrays(fitted, key_features, whole, encoder.unseen)
-
-
-class _Growing:
-    """An array that grows along its first axis in place, so that its parts are never held beside the whole."""
-
-    def __init__(self, first: np.ndarray) -> None:
-        self._array, self._rows = first.copy(), len(first)
-
-    def append(self, part: np.ndarray) -> None:
-        rows = self._rows + len(part)
-        if rows > len(self._array):
-            self._resize(max(rows, len(self._array) * 5 // 4))
-        self._array[self._rows : rows] = part
-        self._rows = rows
-
-    def close(self) -> np.ndarray:
-        self._resize(self._rows)
-        return self._array
-
-    def _resize(self, rows: int) -> None:
-        self._array.resize((rows, *self._array.shape[1:]), refcheck=False)  # realloc: large arrays move by page table
 
 
 def encode_to(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recembed.data.array_file import ArrayFile
+from recembed.data.array_file import ArrayFile, GrowingArray
 
 
 def test_appended_parts_read_back_as_one_array(tmp_path: Path) -> None:
@@ -21,3 +21,11 @@ def test_a_file_without_rows_keeps_type_and_width(tmp_path: Path) -> None:
     ArrayFile(tmp_path / "x.npy", np.empty((0, 3), np.float32)).close()
     array = np.load(tmp_path / "x.npy")
     assert (array.shape, array.dtype) == ((0, 3), np.float32)
+
+
+def test_a_growing_array_holds_its_parts_in_order() -> None:
+    array = GrowingArray(np.empty((0, 2), np.int32))
+    parts = [np.full((rows, 2), rows, np.int32) for rows in (1, 5, 0, 2, 70)]
+    for part in parts:
+        array.append(part)
+    assert array.close().tolist() == np.concatenate(parts).tolist()
