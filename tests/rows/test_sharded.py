@@ -30,7 +30,7 @@ ROWS, FIRST = 40, 25  # of the global batch, and of rank 0
 ROUNDING = ("int16",)  # float noise may turn a number to the next point of its grid, 3e-5 away
 RULES: list[RowOptimizer] = [
     SGD(learning_rate=0.1),
-    Adagrad(learning_rate=0.1),
+    Adagrad(learning_rate=0.1, eps=1e-4),  # at 1e-8 a gradient that is zero but for rounding moves a row
     RowWiseAdagrad(learning_rate=0.1),
     Adam(learning_rate=0.1),
 ]
@@ -64,7 +64,7 @@ def every_rule(processes: ProcessGroup) -> list[tuple[str, float]]:
     for rule in RULES:
         sharded = ShardedStore(TABLES, optimizer=rule, plan=plan(rule), processes=processes, seed=3)
         alone = PlainStore(TABLES, optimizer=rule, seed=3)
-        fresh = alone.state_dict()
+        fresh = {key: values.clone() for key, values in alone.state_dict().items()}
         assert all(torch.equal(values, fresh[name]) for name, values in sharded.state_dict().items())
         assert sum(part.numel() for name in sharded.tables for _, part in sharded.parts(name)) < alone.bytes // 4
         got = train(sharded, slice(0, FIRST) if processes.rank == 0 else slice(FIRST, ROWS))
@@ -154,7 +154,7 @@ def every_method(processes: ProcessGroup, rule: RowOptimizer) -> dict[str, str]:
             wrong[case] = f"nothing is spread: {kinds}"
         for key, values in wanted.items():
             far = (got[key].double() - values.double()).abs() > 1e-5 * values.double().abs().clamp(min=1)
-            if far.double().mean() > (0.01 if CASES[case] in ROUNDING else 0):
+            if far.double().mean() > (0.01 if case in ROUNDING else 0):
                 wrong[case] = f"{key}: {int(far.sum())} of {far.numel()}"
                 break
     return wrong
