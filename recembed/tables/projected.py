@@ -17,6 +17,7 @@ class ProjectedRows(ServedTable):
         rows: float32 ``[n, w]``.
         projection: float32 ``[w, D]``.
 
+    >>> import torch
     >>> table = ProjectedRows(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]]))
     >>> table.decode([], torch.tensor([1])).tolist(), table.overhead_bytes
     ([[6.0, 8.0]], 16)
