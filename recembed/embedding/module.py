@@ -15,17 +15,18 @@ from torch import Tensor, nn
 
 from recembed.batch import Batch
 from recembed.embedded import Embedded, KeyedTensor, PaddedSequence
-from recembed.embedding.budget import fit_to_budget, own_bytes, served_bytes
+from recembed.embedding.budget import fit_to_budget, served_bytes
+from recembed.embedding.compaction import compact_tables
 from recembed.embedding.config import EmbeddingConfig
 from recembed.embedding.first_order import FirstOrderWeights
 from recembed.embedding.groups import ColumnGroup, JaggedFeature, group_columns, in_schema_order
-from recembed.embedding.lookup import Lookups, table_vectors
+from recembed.embedding.lookup import Lookups
+from recembed.embedding.numbers import NumericFeatures
 from recembed.embedding.tables import build_tables
 from recembed.errors import ConfigError
-from recembed.numeric import NumericEncoder
 from recembed.rows import ServedStore, StoreMaker, make_row_store
 from recembed.schema.fitted import FittedSchema
-from recembed.tables import ServedTable, Table
+from recembed.tables import Table
 
 __all__ = ["FeatureEmbedding"]
 
@@ -90,7 +91,7 @@ class FeatureEmbedding(nn.Module):
         self.compacted = False
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.numeric, self._numeric_columns = self._numbers(fitted, fields=fields)
+            self.numeric = NumericFeatures(fitted, self.config, fields=fields)
             self.first_order = FirstOrderWeights(fitted, self.config, weights, self.store) if linear else None
             self._place(tables, weights)
             self._lay_out()
@@ -114,26 +115,15 @@ class FeatureEmbedding(nn.Module):
         if self.weights is not self.tables:
             yield from self.weights.items()
 
-    def _numbers(self, fitted: FittedSchema, *, fields: bool) -> tuple[nn.ModuleList, dict[str, slice]]:
-        encoders, columns = nn.ModuleList(), {}
-        for feature, place in zip(self.schema.numeric, fitted.numeric_columns, strict=True):
-            config = self.config.numeric_of(feature.name)
-            encoder = config.build(feature, fitted.numeric[feature.name], self.embedding_dim)
-            if fields or not encoder.interacts:
-                encoders.append(encoder)
-                columns[feature.name] = slice(place.start, place.start + place.width)
-        return encoders, columns
-
     def _lay_out(self) -> None:
         pooled = [(j.name, j.width) for j in self._jagged_features if j.pooling != "none"]
         self.sequence_widths = {j.name: j.width for j in self._jagged_features if j.pooling == "none"}
         widths = {k: w for group in self._groups for k, w in zip(group.keys, group.widths, strict=True)}
         columns = [(feature.name, widths[feature.name]) for feature in self.schema.categorical if widths]
-        numbers = list(zip(self._numeric_columns, self._encoders, strict=True))
-        fields = [*columns, *pooled, *((name, e.embedding_dim) for name, e in numbers if e.interacts)]
+        fields = [*columns, *pooled, *self.numeric.fields]
         self.field_keys = tuple(name for name, _ in fields)
         self._fetched_widths = tuple(width for _, width in fields)
-        self.dense_width = sum(encoder.embedding_dim for _, encoder in numbers if not encoder.interacts)
+        self.dense_width = self.numeric.dense_width
         project = self.config.project and any(width != self.embedding_dim for width in self._fetched_widths)
         self.projections = nn.ModuleList(
             nn.Linear(width, self.embedding_dim, bias=False) if width != self.embedding_dim else nn.Identity()
@@ -162,17 +152,10 @@ class FeatureEmbedding(nn.Module):
                 sequences[feature.name] = vectors
             else:
                 pieces.append(vectors)
-        fields, dense = self._encode_numbers(batch.numeric)
+        fields, dense = self.numeric(batch.numeric)
         linear = self.first_order.finish(weights, batch) if self.first_order is not None else None
         dense_columns = torch.cat(dense, dim=1) if dense else batch.numeric[:, :0]
         return Embedded(self._keyed(pieces + fields, batch), dense_columns, linear, sequences)
-
-    def _encode_numbers(self, numeric: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        fields: list[Tensor] = []
-        dense: list[Tensor] = []
-        for encoder, columns in zip(self._encoders, self._numeric_columns.values(), strict=True):
-            (fields if encoder.interacts else dense).append(encoder(numeric[:, columns]))  # [B, D]
-        return fields, dense
 
     def _keyed(self, pieces: list[Tensor], batch: Batch) -> KeyedTensor:
         if not pieces:
@@ -214,25 +197,16 @@ class FeatureEmbedding(nn.Module):
         if self.compacted:
             return self
         self.take_auxiliary_loss()  # losses that nobody took cannot be copied
-        tables = {name: self._compacted(name, table) for name, table in self.tables.items()}
-        weights = tables if self.weights is self.tables else {n: self._compacted(n, t) for n, t in self.weights.items()}
+        tables = compact_tables(self.tables, self.store, self.num_embeddings)
+        weights = tables
+        if self.weights is not self.tables:
+            weights = compact_tables(self.weights, self.store, self.num_embeddings)
         slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))
         store = ServedStore(self.store, list(slots), self.config.served_dtype)
         served = copy.deepcopy(self, {id(self.store): store})
         served._place(tables if self._fields else {}, weights)
         served.eval().cpu().compacted = True
         return served
-
-    def _compacted(self, name: str, table: Table) -> Table:
-        """Return the compact table, or its plain vectors where these take fewer bytes."""
-        compact = table.compact(self.store)
-        if compact is table:
-            return table
-        ids = self.num_embeddings.get(name)
-        if ids is None or table.reads == "keys" or own_bytes(compact) <= 4 * ids * table.embedding_dim:
-            return compact
-        every = torch.arange(ids, device=self.device)
-        return ServedTable(table_vectors(table.eval(), self.store, every), table.embedding_dim)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode.
@@ -253,17 +227,16 @@ class FeatureEmbedding(nn.Module):
         return [cast(JaggedFeature, feature) for feature in self.jagged]
 
     @property
-    def _encoders(self) -> list[NumericEncoder]:
-        return [cast(NumericEncoder, encoder) for encoder in self.numeric]
-
-    @property
     def device(self) -> torch.device:
         """Where rows and parameters live."""
         return next(chain(self.store.buffers(), self.buffers(), self.parameters())).device
 
     @property
     def bytes(self) -> int:
-        """Bytes of all rows as float32, first-order weights included, and of what the methods keep beside them."""
+        """Bytes of all rows, first-order weights included, and of what the methods keep beside them.
+
+        Rows are float32 in training; those of a compact copy have the type they are served in.
+        """
         return self.store.bytes + sum(table.overhead_bytes for table in self.all_tables().values())
 
     @property

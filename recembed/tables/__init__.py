@@ -9,7 +9,7 @@ from recembed.tables.adaptive import AdaptiveConfig, AdaptiveTable
 from recembed.tables.alpt import AlptConfig, AlptTable
 from recembed.tables.autodim import AutoDimConfig, AutoDimTable
 from recembed.tables.autosrh import AutoSrhConfig, AutoSrhTable
-from recembed.tables.base import SideBySide, Table, TableConfig, TableSpec, Together
+from recembed.tables.base import Table, TableConfig, Together
 from recembed.tables.cafe import CafeConfig, CafeTable
 from recembed.tables.compositional import CompositionalConfig, CompositionalTable
 from recembed.tables.dedup import DedupConfig, DedupTable
@@ -26,6 +26,8 @@ from recembed.tables.pep import PepConfig, PepTable
 from recembed.tables.product_quantized import ProductQuantizedConfig, ProductQuantizedTable
 from recembed.tables.robe import RobeConfig, RobeTable
 from recembed.tables.served import ServedTable
+from recembed.tables.side_by_side import SideBySide
+from recembed.tables.spec import TableSpec
 from recembed.tables.tensor_train import TensorTrainConfig, TensorTrainTable
 from recembed.tables.zero_collision import ZeroCollisionConfig, ZeroCollisionTable
 

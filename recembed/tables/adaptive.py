@@ -14,9 +14,10 @@ from torch import Tensor
 
 from recembed.hashing import hash_rows, salt
 from recembed.rows import RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.popularity import PopularityRank, popularity_order
+from recembed.tables.spec import TableSpec
 
 __all__ = ["AdaptiveConfig", "AdaptiveTable"]
 

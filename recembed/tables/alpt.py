@@ -18,9 +18,10 @@ from torch import Tensor
 
 from recembed.hashing import salt
 from recembed.rows import Init, RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.integer import ServedIntegers, integer_bytes, nearest_codes, random_codes
+from recembed.tables.spec import TableSpec
 
 __all__ = ["AlptConfig", "AlptTable"]
 

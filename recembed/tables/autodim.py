@@ -19,11 +19,12 @@ from torch.nn import functional as F
 from recembed.errors import ConfigError
 from recembed.hashing import hash_rows, salt
 from recembed.rows import RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.parameters import uniform_parameter
 from recembed.tables.projected import ProjectedRows
 from recembed.tables.served import ServedTable
+from recembed.tables.spec import TableSpec
 
 __all__ = ["AutoDimConfig", "AutoDimTable"]
 

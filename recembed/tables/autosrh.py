@@ -15,10 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recembed.rows import RowStore
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.masked import MaskedTable, affordable_weights, masked_weights
 from recembed.tables.popularity import PopularityRank, popularity_order
+from recembed.tables.spec import TableSpec
 
 __all__ = ["AutoSrhConfig", "AutoSrhTable"]
 

@@ -6,57 +6,18 @@ Axes: ``*S`` any shape of ids, ``P`` slots (rows fetched per id), ``d`` width of
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
-from recembed.rows import Init, RowStore, RowTable
+from recembed.rows import RowStore, RowTable
 from recembed.rows.processes import Processes
+from recembed.tables.spec import TableSpec
 
-__all__ = ["SideBySide", "Table", "TableConfig", "TableSpec", "Together"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TableSpec:
-    """What a method is asked to embed.
-
-    Attributes:
-        name: The feature (or the vocabulary that several features share); salts and row tables are named by it.
-        num_embeddings: Ids of the vocabulary, reserved ones included; None where the feature has no vocabulary.
-        embedding_dim: Width of the vectors asked for.
-        init: Law of fresh rows.
-        linear: These are the first-order weights (width 1), in tables of their own.
-        counts: int64 ``[num_embeddings]``, training occurrences per id, or None.
-        reserved_ids: Ids at the front that are no known values: padding, missing, out of vocabulary.
-        vector_dim: Width of the feature's vectors, where these are its first-order weights.
-    """
-
-    name: str
-    num_embeddings: int | None
-    embedding_dim: int
-    init: Init = field(default_factory=Init)
-    linear: bool = False
-    counts: np.ndarray | None = None
-    reserved_ids: int = 0
-    vector_dim: int | None = None
-
-    def table_name(self, store: str | None = None) -> str:
-        """Return the name of a row table for this spec, or of the ``store`` it shares."""
-        return f"{store or self.name}.linear" if self.linear else (store or self.name)
-
-    def known_ids(self, kind: str) -> int:
-        """Return ``num_embeddings``; a method that needs a vocabulary calls this."""
-        if self.num_embeddings is None:
-            raise ConfigError(
-                f"feature {self.name!r} has no vocabulary, and table {kind!r} needs its size; set vocabulary: true, "
-                "or choose a hash method with num_embeddings"
-            )
-        return self.num_embeddings
+__all__ = ["Table", "TableConfig", "Together"]
 
 
 class TableConfig(BaseModel):
@@ -249,29 +210,3 @@ class Together(nn.Module):
     @property
     def _tables(self) -> list[Table]:
         return [table for table in self.tables if isinstance(table, Table)]
-
-
-class SideBySide(Together):
-    """Several groups whose decode is a concatenation of rows of one width: one lookup, and no copy after it.
-
-    Args:
-        parts: The groups.
-        places: For each part, where its features stand among all features of this group.
-    """
-
-    def __init__(self, parts: Sequence[Together], places: Sequence[Sequence[int]]) -> None:
-        tables = {p: t for part, own in zip(parts, places, strict=True) for p, t in zip(own, part._tables, strict=True)}
-        super().__init__([tables[place] for place in range(len(tables))])
-        self.parts = nn.ModuleList(parts)
-        starts = np.cumsum([0, *(len(tables[place].slots) for place in range(len(tables)))])
-        slots = [slot for own in places for place in own for slot in range(starts[place], starts[place + 1])]
-        self.register_buffer("turn", torch.tensor(np.argsort(slots)), persistent=False)
-        for i, own in enumerate(places):
-            self.register_buffer(f"places_{i}", torch.tensor(own, dtype=torch.int64), persistent=False)
-
-    def address(self, ids: Tensor) -> Tensor:
-        """Return the addresses of each part, brought into the order of the features."""
-        addresses = [
-            cast(Together, part).address(ids[:, self.get_buffer(f"places_{i}")]) for i, part in enumerate(self.parts)
-        ]
-        return torch.cat(addresses, dim=1)[:, self.get_buffer("turn")]  # [B, slots]

@@ -18,11 +18,12 @@ from torch.nn import functional as F
 
 from recembed.hashing import MISSING_KEY, hash_rows, salt
 from recembed.rows import RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.hashed import HashedTable
 from recembed.tables.sketch import SLOTS, HotSketch, sketch_bytes
 from recembed.tables.sorted_keys import find_sorted
+from recembed.tables.spec import TableSpec
 
 __all__ = ["CafeConfig", "CafeTable", "ServedCafeTable"]
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from recembed.errors import ConfigError
 from recembed.rows import Init, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.radix import balanced_radices, digits
+from recembed.tables.spec import TableSpec
 
 __all__ = ["CompositionalConfig", "CompositionalTable"]
 

@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from recembed.errors import ConfigError
 from recembed.hashing import salt
 from recembed.rows import RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.hashed_weights import hashed_weights
 from recembed.tables.similar_blocks import merge_nearest, merge_similar
+from recembed.tables.spec import TableSpec
 
 __all__ = ["DedupConfig", "DedupTable", "ServedBlocksTable"]
 

@@ -19,10 +19,11 @@ from torch.nn import functional as F
 
 from recembed.errors import ConfigError
 from recembed.hashing import mix64, salt
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.hashed_weights import hashed_weights
 from recembed.tables.parameters import uniform_parameter
+from recembed.tables.spec import TableSpec
 
 __all__ = ["DeepHashConfig", "DeepHashTable"]
 

@@ -14,10 +14,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from recembed.rows import RowStore
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.masked import MaskedTable, affordable_weights, keep_largest
 from recembed.tables.pruned_weights import pruned_bytes
+from recembed.tables.spec import TableSpec
 
 __all__ = ["DeepLightConfig", "DeepLightTable"]
 

@@ -6,7 +6,8 @@ from typing import Literal
 from torch import Tensor
 
 from recembed.rows import RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec, Together
+from recembed.tables.base import Table, TableConfig, Together
+from recembed.tables.spec import TableSpec
 
 __all__ = ["FullConfig", "FullTable"]
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from recembed.errors import ConfigError
 from recembed.hashing import MISSING_KEY, hash_rows, salt
 from recembed.rows import RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec, Together
+from recembed.tables.base import Table, TableConfig, Together
 from recembed.tables.full import FullTable
+from recembed.tables.spec import TableSpec
 
 __all__ = ["Combine", "HashedConfig", "HashedTable", "probe_width"]
 

@@ -2,9 +2,10 @@
 
 from recembed.hashing import salt
 from recembed.rows import RowTable
-from recembed.tables.base import Table, TableSpec
+from recembed.tables.base import Table
 from recembed.tables.full import FullTable
 from recembed.tables.hashed import HashedTable
+from recembed.tables.spec import TableSpec
 
 __all__ = ["hashed_weights"]
 

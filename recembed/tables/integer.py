@@ -17,8 +17,9 @@ from torch import Tensor
 
 from recembed.hashing import mix64, salt
 from recembed.rows import RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
+from recembed.tables.spec import TableSpec
 
 __all__ = [
     "Int8Config",

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from recembed.errors import ConfigError
 from recembed.rows import RowStore, RowTable
-from recembed.tables.base import Table, TableSpec
+from recembed.tables.base import Table
 from recembed.tables.full import FullTable
 from recembed.tables.pruned_weights import pruned_bytes, serve_pruned, weights_within
+from recembed.tables.spec import TableSpec
 
 __all__ = ["MaskedTable", "affordable_weights", "keep_largest", "masked_weights"]
 

@@ -19,10 +19,11 @@ from recembed.errors import ConfigError
 from recembed.hashing import hash_rows, mix64, salt
 from recembed.rows import RowStore
 from recembed.rows.processes import Processes
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.cut import CutRows, CutVectors
 from recembed.tables.full import FullConfig, FullTable
 from recembed.tables.served import ServedTable
+from recembed.tables.spec import TableSpec
 
 __all__ = ["MatryoshkaConfig", "MatryoshkaTable"]
 

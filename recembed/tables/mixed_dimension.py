@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from recembed.errors import ConfigError
 from recembed.rows import RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.parameters import uniform_parameter
 from recembed.tables.popularity import PopularityRank, popularity_order
+from recembed.tables.spec import TableSpec
 
 __all__ = ["MixedDimensionConfig", "MixedDimensionTable"]
 

@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 from recembed.errors import ConfigError
 from recembed.hashing import salt
 from recembed.rows import RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.hashed import Combine, HashedTable, probe_width
+from recembed.tables.spec import TableSpec
 
 __all__ = ["MultiplexedConfig"]
 

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from recembed.errors import ConfigError
 from recembed.hashing import hash_rows, salt
 from recembed.rows import Init, RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.kept_rows import kept_rows_bytes, rows_within, serve_kept_rows
 from recembed.tables.masked import keep_largest, masked_weights
+from recembed.tables.spec import TableSpec
 
 __all__ = ["OptEmbedConfig", "OptEmbedTable", "unit_step"]
 

@@ -14,9 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recembed.rows import Init, RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.masked import MaskedTable, affordable_weights, masked_weights
+from recembed.tables.spec import TableSpec
 
 __all__ = ["PepConfig", "PepTable", "soft_threshold"]
 

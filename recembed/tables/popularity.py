@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
-from recembed.tables.base import TableSpec
+from recembed.tables.spec import TableSpec
 
 __all__ = ["PopularityRank", "popularity_order"]
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from recembed.errors import ConfigError
 from recembed.hashing import hash_rows, mix64, salt
 from recembed.rows import RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
+from recembed.tables.spec import TableSpec
 
 __all__ = ["RobeConfig", "RobeTable"]
 

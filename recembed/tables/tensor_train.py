@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from recembed.rows import Init, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.hashed_weights import hashed_weights
 from recembed.tables.radix import balanced_radices, digits
+from recembed.tables.spec import TableSpec
 
 __all__ = ["TensorTrainConfig", "TensorTrainTable"]
 

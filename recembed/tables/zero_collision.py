@@ -18,13 +18,14 @@ from torch.nn import functional as F
 
 from recembed.hashing import MISSING_KEY, mix64, salt
 from recembed.rows import RowStore, RowTable
-from recembed.tables.base import Table, TableConfig, TableSpec
+from recembed.tables.base import Table, TableConfig
 from recembed.tables.eviction import AdmissionFilter, EvictionPolicy
 from recembed.tables.fresh_rows import fresh_rows
 from recembed.tables.full import FullTable
 from recembed.tables.hashed import HashedTable
 from recembed.tables.key_rows import Admission, KeyRows
 from recembed.tables.sorted_keys import find_sorted
+from recembed.tables.spec import TableSpec
 
 __all__ = ["ServedZeroCollisionTable", "ZeroCollisionConfig", "ZeroCollisionTable"]
 
