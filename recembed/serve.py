@@ -53,7 +53,7 @@ class Server:
 
     @property
     def unseen(self) -> dict[str, int]:
-        """How many ids that are not in the vocabulary were scored so far, by feature."""
+        """How many ids that are not in the vocabulary were scored so far, by feature whose id map the bundle has."""
         return dict(self._ranker.reader.unseen)
 
     def score(self, rows: Rows) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import nn
 from recembed.data import encode
 from recembed.embedding import FeatureEmbedding
 from recembed.errors import ExportError
+from recembed.evaluation import evaluation_mode
 from recembed.export.graph import ServingGraph, compact_model, embedding_of, trace
 from recembed.export.inputs import describe_inputs, raw_columns
 from recembed.export.manifest import MANIFEST_FILE, Manifest, Metric, record_files, space_id
@@ -51,7 +54,7 @@ def export_bundle(
     """Write a bundle beside ``out``, load it again, compare it with the trained model, then rename it.
 
     Files: ``vectors.parquet``, ``reserved_vectors.parquet``, ``id_map.parquet``, ``ranker.pt2``, ``schema/`` (the
-    fitted schema, with the id maps of all features), ``golden.parquet``, ``manifest.json``, and ``vectors.faiss`` if
+    mapping, with the id maps of ``feature`` and of those that the graph reads: no hash method), ``golden.parquet``, ``manifest.json``, and ``vectors.faiss`` if
     asked for. Vectors, id map and FAISS index have one order: that of the ids.
 
     Args:
@@ -71,34 +74,62 @@ def export_bundle(
             again differs from the trained model. Nothing is left behind.
         MissingPackageError: ``faiss`` is asked for and not installed.
     """
-    out, run = Path(out), dict(run or {})
-    embedding = embedding_of(model)
-    feature = feature or _item_feature(fitted)
-    vocabulary_to_export(embedding, fitted, feature)
+    order = _Order(model, fitted, golden, feature or _item_feature(fitted), metric, dict(run or {}), faiss)
+    order.check()
+    out = Path(out)
     _check_target(out, overwrite)
-    if golden.height == 0:
-        raise ExportError("golden has no rows, so the bundle cannot be proved; give some hundreds of raw rows")
+    try:
+        with evaluation_mode(model), _folder_beside(out) as folder:
+            manifest = _write(order, folder)
+            _move(folder, out)
+    except OSError as error:
+        raise ExportError(f"cannot write the bundle {out}: {error.strerror or error}") from error
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be exported: the arguments of ``export_bundle``."""
+
+    model: nn.Module
+    fitted: FittedSchema
+    golden: pl.DataFrame
+    feature: str
+    metric: Metric
+    run: dict[str, Any]
+    faiss: bool
+
+    def check(self) -> None:
+        """Raise ``ExportError`` where these cannot make a bundle."""
+        vocabulary_to_export(embedding_of(self.model), self.fitted, self.feature)
+        if self.golden.height == 0:
+            raise ExportError("golden has no rows, so the bundle cannot be proved; give some hundreds of raw rows")
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """Make an empty folder to write in; it is gone afterwards, if it was not renamed."""
     beside = out.with_name(out.name + ".tmp")
-    training = model.training
-    model.eval()
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        served = compact_model(model)
-        rounding = _rounding(model, served, fitted, golden)
-        vectors, sizes = _write_parts(served, fitted, beside, feature, golden)
-        if faiss:
-            from recembed.export.faiss_index import write_index
-
-            write_index(beside, metric)
-        facts = {"difference": {"compaction": rounding}, "bytes": sizes}
-        manifest = _prove(embedding_of(served), fitted, beside, feature, metric, run, vectors, facts)
-        _move(beside, out)
-    except OSError as error:
-        raise ExportError(f"cannot write the bundle {out}: {error.strerror or error}") from error
+        yield beside
     finally:
-        model.train(training)
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write(order: _Order, folder: Path) -> Manifest:
+    """Write all files into ``folder`` and prove them."""
+    served = compact_model(order.model)
+    rounding = _rounding(order, served)
+    vectors, sizes = _write_parts(order, served, folder)
+    if order.faiss:
+        from recembed.export.faiss_index import write_index
+
+        write_index(folder, order.metric)
+    difference = _prove(order, embedding_of(served), folder)
+    manifest = _manifest(order, folder, vectors, difference | {"compaction": rounding}, sizes)
+    manifest.write(folder)
     return manifest
 
 
@@ -118,19 +149,25 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise ExportError(f"{out} exists and is no bundle (it has no {MANIFEST_FILE}), so it is not overwritten")
 
 
-def _write_parts(
-    model: nn.Module, fitted: FittedSchema, folder: Path, feature: str, golden: pl.DataFrame
-) -> tuple[VectorsRecord, dict[str, int]]:
-    embedding = embedding_of(model)
-    _golden(model, fitted, golden).write_parquet(folder / GOLDEN_FILE)  # before the graph shares the weights
-    fitted.save(folder / SCHEMA_FOLDER)
+def _write_parts(order: _Order, served: nn.Module, folder: Path) -> tuple[VectorsRecord, dict[str, int]]:
+    fitted, feature, embedding = order.fitted, order.feature, embedding_of(served)
+    golden = _golden(served, fitted, order.golden)  # before the graph shares the weights
+    golden.write_parquet(folder / GOLDEN_FILE)
+    _served_mapping(order, embedding).save(folder / SCHEMA_FOLDER)
     write_id_map(vocabulary_to_export(embedding, fitted, feature), folder)
     vectors = write_vectors(embedding, fitted, feature, folder)
-    graph = ServingGraph(model, fitted)
+    graph = ServingGraph(served, fitted)
     torch.export.save(trace(graph, fitted.schema), folder / GRAPH_FILE)
     sizes = graph.bytes()
     sizes["graph"] = (folder / GRAPH_FILE).stat().st_size - sum(sizes.values())
     return vectors, sizes
+
+
+def _served_mapping(order: _Order, embedding: FeatureEmbedding) -> FittedSchema:
+    """Return the mapping with the id maps that serving reads: those of the graph, and that of the exported feature."""
+    schema = order.fitted.schema
+    read = {f.vocabulary_name for f in (*schema.categorical, *schema.jagged) if f.name not in embedding.key_features}
+    return order.fitted.with_maps(read | {schema[order.feature].vocabulary_name})
 
 
 def _golden(model: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -> pl.DataFrame:
@@ -150,9 +187,10 @@ def _golden(model: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -> pl.Da
     return rows.select(raw_columns(fitted.schema)).with_columns(scores)
 
 
-def _rounding(model: nn.Module, served: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -> float:
+def _rounding(order: _Order, served: nn.Module) -> float:
     """Return the largest difference of logits between the trained model and its compact form."""
-    gaps = np.abs(trained_logits(model, fitted, rows) - trained_logits(served, fitted, rows))
+    fitted, rows = order.fitted, order.golden
+    gaps = np.abs(trained_logits(order.model, fitted, rows) - trained_logits(served, fitted, rows))
     return float(gaps.max())
 
 
@@ -169,42 +207,35 @@ def trained_logits(model: nn.Module, fitted: FittedSchema, rows: pl.DataFrame) -
     return np.concatenate(parts)
 
 
-def _prove(
-    embedding: FeatureEmbedding,
-    fitted: FittedSchema,
-    folder: Path,
-    feature: str,
-    metric: Metric,
-    run: dict[str, Any],
-    vectors: VectorsRecord,
-    facts: dict[str, Any],
-) -> Manifest:
-    """Load what was written, compare it with the trained model, and seal it with a manifest."""
-    check_vectors(folder, embedding, fitted, feature)
+def _prove(order: _Order, served: FeatureEmbedding, folder: Path) -> dict[str, float]:
+    """Load what was written, compare it with the trained model, and return the largest differences."""
+    check_vectors(folder, served, order.fitted, order.feature)
     golden = pl.read_parquet(folder / GOLDEN_FILE)
-    difference = check_scores(Ranker(folder, FittedSchema.load(folder / SCHEMA_FOLDER)), golden)
-    manifest = Manifest(
-        space_id=space_id(str(run.get("run_id", "")), feature, fitted.version, vectors.digest),
-        feature=feature,
-        metric=metric,
+    return check_scores(Ranker(folder, FittedSchema.load(folder / SCHEMA_FOLDER)), golden)
+
+
+def _manifest(
+    order: _Order, folder: Path, vectors: VectorsRecord, difference: dict[str, float], sizes: dict[str, int]
+) -> Manifest:
+    version = order.fitted.version
+    packages = {package: metadata.version(package) for package in ("recembed", "torch", "polars")}
+    return Manifest(
+        space_id=space_id(str(order.run.get("run_id", "")), order.feature, version, vectors.digest),
+        feature=order.feature,
+        metric=order.metric,
         dimension=vectors.dimension,
         count=vectors.count,
-        mapping_version=fitted.version,
-        run=run,
+        mapping_version=version,
+        run=order.run,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in ("recembed", "torch", "polars")},
-        },
-        inputs=describe_inputs(fitted),
+        versions={"python": platform.python_version(), **packages},
+        inputs=describe_inputs(order.fitted),
         tolerance=TOLERANCE,
-        difference=difference | facts["difference"],
-        golden_rows=golden.height,
-        bytes=facts["bytes"],
+        difference=difference,
+        golden_rows=order.golden.height,
+        bytes=sizes,
         files=record_files(folder),
     )
-    manifest.write(folder)
-    return manifest
 
 
 def _move(beside: Path, out: Path) -> None:

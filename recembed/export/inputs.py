@@ -25,7 +25,7 @@ class RowReader:
     """Turns raw rows into keys and numbers on the road that training rows take, and counts unseen ids.
 
     Attributes:
-        unseen: Occurrences so far of ids that are not in the vocabulary, by feature that has one.
+        unseen: Occurrences so far of ids that are not in the vocabulary, by feature whose vocabulary is there.
     """
 
     def __init__(self, fitted: FittedSchema) -> None:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,7 @@ class FittedSchema:
         rows: Training rows.
         missing_rates: Share of rows without an id (null, or a bag of none), by feature. Not part of ``version``.
         label_rates: Share of positive rows, by label. Not part of ``version``.
+        whole_version: The version of the whole mapping, where this copy lacks some of its id maps; else empty.
     """
 
     schema: Schema
@@ -58,10 +59,15 @@ class FittedSchema:
     rows: int
     missing_rates: dict[str, float] = field(default_factory=dict)
     label_rates: dict[str, float] = field(default_factory=dict)
+    whole_version: str = ""
 
-    @cached_property
+    @property
     def version(self) -> str:
         """SHA-256 over everything that decides the mapping from raw rows to ids and numbers."""
+        return self.whole_version or self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256(_FORMAT.encode())
         digest.update(self.schema.to_yaml().encode())
         digest.update(json.dumps(self.key_types, sort_keys=True).encode())
@@ -72,6 +78,16 @@ class FittedSchema:
         for name in sorted(self.numeric):
             digest.update(f"{name}\x1f{json.dumps(self.numeric[name].to_json())}".encode())
         return digest.hexdigest()
+
+    def with_maps(self, names: Collection[str]) -> "FittedSchema":
+        """Return a copy that has the id maps called ``names`` alone and keeps its version: what a served model reads.
+
+        The other features can be read as keys only, as if they had no vocabulary.
+        """
+        kept = {name: vocabulary for name, vocabulary in self.vocabularies.items() if name in names}
+        if len(kept) == len(self.vocabularies):
+            return self
+        return replace(self, vocabularies=kept, whole_version=self.version)
 
     def check_version(self, other: str, what: str) -> None:
         """Refuse ``what`` (say, ``"checkpoint run/checkpoint"``) if it was made under another mapping.
@@ -144,6 +160,7 @@ class FittedSchema:
         return {
             "format": _FORMAT,
             "version": self.version,
+            "content": self._digest,
             "rows": self.rows,
             "key_types": self.key_types,
             "missing_rates": self.missing_rates,
@@ -179,13 +196,14 @@ class FittedSchema:
                 record["missing_rates"],
                 record["label_rates"],
             )
+            content = record.get("content", record["version"])  # older mappings are whole
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{folder / 'fitted.json'} is damaged ({error}); restore it or fit again") from error
-        if fitted.version != record["version"]:
+        if fitted._digest != content:
             raise DataError(f"{folder / 'fitted.json'} was changed after it was saved; restore it or fit again")
-        return fitted
+        return fitted if content == record["version"] else replace(fitted, whole_version=record["version"])
 
 
 def _vocabulary_file(name: str) -> str:

@@ -19,6 +19,7 @@ from recembed.export.verify import GOLDEN_LOGIT
 from recembed.models import MODELS, LogisticRegression
 from recembed.schema.feature import Schema
 from recembed.schema.fitted import FittedSchema
+from recembed.serve import load
 from tests.export import shop
 
 SMALL = FittedSchema(
@@ -158,6 +159,23 @@ def test_without_an_item_the_feature_must_be_named(tmp_path: Path) -> None:
     fitted = replace(SMALL, schema=Schema(features=(shop.SCHEMA["city"],)))
     with pytest.raises(ExportError, match="no feature has role 'item'; name the feature"):
         export(tmp_path / "out", fitted=fitted)
+
+
+def test_id_maps_that_no_graph_reads_stay_out_of_the_bundle(tmp_path: Path) -> None:
+    model = shop.trained("hashed", city={"table": "full"}, row_store="torch")
+    export(tmp_path / "bundle", model=model, fitted=shop.fitted())
+    maps = sorted(path.stem for path in (tmp_path / "bundle" / "schema" / "vocabulary").iterdir())
+    assert maps == ["city", "item"]  # read by the graph; exported. Not those of user and tags
+    manifest = Manifest.read(tmp_path / "bundle")
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "bundle").rglob("*") if path.is_file())
+    head = (tmp_path / "bundle" / "manifest.json").stat().st_size
+    assert on_disk == sum(file.bytes for file in manifest.files.values()) + head
+    assert manifest.mapping_version == shop.fitted().version
+    assert verify_bundle(tmp_path / "bundle").golden_rows == 50
+    server = load(tmp_path / "bundle")
+    logits = trained_logits(model.eval(), shop.fitted(), shop.rows())
+    np.testing.assert_allclose(server.score(shop.rows()), 1 / (1 + np.exp(-logits)), rtol=0, atol=1e-6)
+    assert set(server.unseen) == {"item", "city", "history"}
 
 
 @pytest.mark.parametrize("kind", ["full", "hashed", "multiplexed", "int8"])

@@ -127,3 +127,25 @@ def test_id_dropout_follows_the_share_of_folded_rows() -> None:
     assert dropout(min_count=2000) == 0
     assert dropout(id_dropout=0.25) == 0.25
     assert dropout(vocabulary=False) == 0
+
+
+def test_a_copy_with_some_maps_keeps_the_version_and_the_rest_of_the_mapping(
+    fitted: FittedSchema, tmp_path: Path
+) -> None:
+    fitted.with_maps({"item"}).save(tmp_path)
+    assert [path.name for path in (tmp_path / "vocabulary").iterdir()] == ["item.parquet"]
+    part = FittedSchema.load(tmp_path)
+    assert part.version == fitted.version
+    assert list(part.vocabularies) == ["item"] and len(fitted.vocabularies) > 1
+    assert part.key_types == fitted.key_types
+    with pytest.raises(DataError, match="feature 'user' has no vocabulary"):
+        part.num_embeddings("user")
+    assert fitted.with_maps(list(fitted.vocabularies)) is fitted
+
+
+def test_a_changed_map_of_a_partial_copy_is_refused(fitted: FittedSchema, tmp_path: Path) -> None:
+    fitted.with_maps({"item"}).save(tmp_path)
+    path = tmp_path / "fitted.json"
+    path.write_text(path.read_text().replace('"oov_buckets": 1', '"oov_buckets": 2', 1))
+    with pytest.raises(DataError, match=r"fitted\.json was changed after it was saved"):
+        FittedSchema.load(tmp_path)
