@@ -89,7 +89,8 @@ class Vocabulary:
         """Sort by falling count, then by key.
 
         Raises:
-            DataError: two different values have one key (a 64-bit hash collision), or a key is reserved.
+            DataError: a key comes twice, or is reserved. ``fit`` counts by key, so two strings of one key (a collision
+                of 64-bit hashes) reach this as one value.
         """
         order = _by_falling_count(keys, counts)
         vocabulary = cls(keys[order], counts[order], values.gather(order), oov_buckets, oov_count, missing_count)
