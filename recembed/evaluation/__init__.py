@@ -3,6 +3,7 @@
 from recembed.evaluation.calibration_bins import Reliability, expected_calibration_error, reliability
 from recembed.evaluation.comparison import Comparison, Difference, compare
 from recembed.evaluation.evaluate import evaluation_mode, predict_logits, summarise
+from recembed.evaluation.full_ranking import RankingResult, evaluate_ranking, rank_items, ranking_metrics
 from recembed.evaluation.intervals import Interval, bootstrap, bootstrap_auc, delong_interval
 from recembed.evaluation.metrics import (
     GroupedAuc,
@@ -16,13 +17,16 @@ from recembed.evaluation.metrics import (
     sigmoid,
 )
 from recembed.evaluation.slices import by_frequency, by_unseen
+from recembed.evaluation.user_items import UserItems
 
 __all__ = [
     "Comparison",
     "Difference",
     "GroupedAuc",
     "Interval",
+    "RankingResult",
     "Reliability",
+    "UserItems",
     "auc",
     "bootstrap",
     "bootstrap_auc",
@@ -32,12 +36,15 @@ __all__ = [
     "calibration",
     "compare",
     "delong_interval",
+    "evaluate_ranking",
     "evaluation_mode",
     "expected_calibration_error",
     "gauc",
     "log_loss",
     "normalised_entropy",
     "predict_logits",
+    "rank_items",
+    "ranking_metrics",
     "reliability",
     "rmse",
     "sigmoid",
