@@ -1,20 +1,36 @@
 """What every graph encoder is: vectors of all users and all items from one propagation.
 
-Axes: ``N`` nodes, ``U`` users, ``I`` items, ``B`` batch, ``D`` width.
+Axes: ``N`` nodes, ``U`` users, ``I`` items, ``B`` batch, ``D`` width, ``*S`` any shape.
 """
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from recembed.graph.interaction_graph import InteractionGraph
 
-__all__ = ["GraphEncoder"]
+__all__ = ["BatchVectors", "GraphEncoder"]
+
+
+class BatchVectors(NamedTuple):
+    """What one training step reads.
+
+    Shapes:
+        users: ``[B, D]``; positives: ``[*S, D]``; negatives: ``[*S, D]``; penalty: a scalar.
+    """
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+    penalty: Tensor
 
 
 class GraphEncoder(nn.Module, ABC):
     """Vectors of users and items that a model scores by their dot product.
+
+    ``forward`` gives all of them; ``batch`` gives those of one training step and its regulariser, for less.
 
     Attributes:
         num_users: Users; num_items: items; embedding_dim: width of the vectors that come out.
@@ -29,17 +45,34 @@ class GraphEncoder(nn.Module, ABC):
         """Return the vectors of all nodes, ``[N, D]``, users first."""
 
     @abstractmethod
-    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return the regulariser of one batch, a scalar, after ``forward`` of the same step.
+    def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of ``nodes``, and the vectors that are regularised there.
 
         Shapes:
-            users, positives: int64 ``[B]``; negatives: int64 ``[B]`` or ``[B, n]``; all counted on their own side.
+            nodes: int64 ``[n]``, all different, users first. Returns ``[n, D]`` and ``[n, d]``.
         """
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return users ``[U, D]`` and items ``[I, D]``, views of one propagation."""
         users, items = self.propagate().split_with_sizes([self.num_users, self.num_items])  # one gradient for both
         return users, items
+
+    def batch(self, users: Tensor, positives: Tensor, negatives: Tensor) -> BatchVectors:
+        """Return the vectors of one step and ``½ Σ‖row‖² / B``, where a node counts as often as the step names it.
+
+        Shapes:
+            users: int64 ``[B]``; positives, negatives: int64 of any shape, counted among the items.
+        """
+        items = torch.cat([positives.flatten(), negatives.flatten()]) + self.num_users
+        nodes, places, counts = torch.unique(torch.cat([users, items]), return_inverse=True, return_counts=True)
+        vectors, regularised = self.rows(nodes)
+        penalty = 0.5 * (regularised.square().sum(1) * counts).sum() / len(users)
+        parts = vectors.index_select(0, places).split_with_sizes([len(users), positives.numel(), negatives.numel()])
+        return BatchVectors(parts[0], parts[1].view(*positives.shape, -1), parts[2].view(*negatives.shape, -1), penalty)
+
+    @abstractmethod
+    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Return the regulariser of ``batch`` by itself, after ``forward`` of the same step."""
 
     def _mean_square(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return ``½ Σ‖row‖² / B`` over the rows of a batch in ``vectors``, ``[N, D]``."""

@@ -71,6 +71,12 @@ class LightGCN(GraphEncoder):
         weights, transposed = dropped or (a.weights, a.transposed_weights)
         return mean_of_powers(vectors, a.pointers, a.neighbours, weights, transposed, self.layers)
 
+    def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of ``nodes`` after all layers, and those of layer 0."""
+        vectors = self.propagate().index_select(0, nodes)
+        base: Tensor = self.base() if self._ego is None else self._ego
+        return vectors, base.index_select(0, nodes)
+
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return ``½ Σ‖row‖² / B`` of the rows of layer 0."""
         vectors: Tensor = self.base() if self._ego is None else self._ego

@@ -15,11 +15,10 @@ from recembed.errors import ConfigError
 from recembed.graph.adjacency import Adjacency, Normalisation
 from recembed.graph.encoder import GraphEncoder
 from recembed.graph.interaction_graph import InteractionGraph
+from recembed.graph.message_layer import message_layer
 from recembed.graph.node_vectors import NodeVectors
 
 __all__ = ["NGCF"]
-
-_SLOPE = 0.2
 
 
 class NGCF(GraphEncoder):
@@ -85,33 +84,42 @@ class NGCF(GraphEncoder):
         matrix: Normalisation = "symmetric" if form == "paper" else "row"
         loops = form == "code" and adjacency == "row_loops"
         self.adjacency = Adjacency(graph, matrix, self_loops=loops)
-        widths = [embedding_dim, *layers]
-        bias = form == "code"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            pairs = list(pairwise(widths))
-            self.sums = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in pairs)
-            self.products = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in pairs)
-            for linear in [*self.sums, *self.products]:
-                _draw(linear)
+            pairs = pairwise([embedding_dim, *layers])
+            self.layers = nn.ModuleList(_Layer(width, wider, bias=form == "code") for width, wider in pairs)
         self._final: Tensor | None = None
 
     def propagate(self) -> Tensor:
         """Return ``[N, D]``."""
+        self._final = self._side_by_side(None)  # [N, D]
+        return self._final
+
+    def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the final vectors of ``nodes``, twice: they are also what is regularised.
+
+        The last layer and the normalising are computed for ``nodes`` alone.
+        """
+        vectors = self._side_by_side(nodes)
+        return vectors, vectors
+
+    def _side_by_side(self, nodes: Tensor | None) -> Tensor:
         vectors: Tensor = self.base()  # [N, d]
         outputs = [vectors]
         weights = self.adjacency.drop_edges(self.node_dropout) if self.training else None
-        for summed, multiplied in zip(self.sums, self.products, strict=True):
+        rate = self.message_dropout if self.training else 0.0
+        for place, layer in enumerate(self.layers, start=1):
             received = self.adjacency(vectors, weights)  # [N, d]
-            if self.form == "code":
-                sides = F.leaky_relu(summed(received), _SLOPE), F.leaky_relu(multiplied(received * vectors), _SLOPE)
-                vectors = sides[0] + sides[1]
-            else:
-                vectors = F.leaky_relu(summed(received + vectors) + multiplied(received * vectors), _SLOPE)
-            vectors = F.dropout(vectors, self.message_dropout, self.training)
-            outputs.append(F.normalize(vectors, dim=1) if self.normalise else vectors)
-        self._final = torch.cat(outputs, dim=1)  # [N, D]
-        return self._final
+            if place == len(self.layers):
+                outputs = [_pick(output, nodes) for output in outputs]
+                received, vectors = _pick(received, nodes), outputs[-1]
+            vectors = layer(received, vectors, rate)
+            outputs.append(vectors)
+        if not len(self.layers):
+            return _pick(vectors, nodes)
+        if self.normalise:
+            outputs[1:] = [F.normalize(output, dim=1) for output in outputs[1:]]
+        return torch.cat(outputs, dim=1)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return ``½ Σ‖row‖² / B`` of the final rows, as the authors' code does."""
@@ -119,9 +127,22 @@ class NGCF(GraphEncoder):
         return self._mean_square(vectors, users, positives, negatives)
 
 
-def _draw(linear: nn.Module) -> None:
-    for name, parameter in linear.named_parameters():
-        if name == "bias":
-            nn.init.xavier_uniform_(parameter.data.view(1, -1))  # the code draws its biases too
-        else:
-            nn.init.xavier_uniform_(parameter)
+def _pick(vectors: Tensor, nodes: Tensor | None) -> Tensor:
+    return vectors if nodes is None else vectors.index_select(0, nodes)
+
+
+class _Layer(nn.Module):
+    """The matrices of one layer, biases included, drawn by Xavier's law as the authors' code does."""
+
+    def __init__(self, width: int, wider: int, *, bias: bool) -> None:
+        super().__init__()
+        self.sums, self.products = nn.Linear(width, wider, bias=bias), nn.Linear(width, wider, bias=bias)
+        for linear in (self.sums, self.products):
+            nn.init.xavier_uniform_(linear.weight)
+            if bias:
+                nn.init.xavier_uniform_(linear.bias.data.view(1, -1))
+
+    def forward(self, received: Tensor, vectors: Tensor, rate: float) -> Tensor:
+        """Return the vectors after the layer; see ``message_layer``."""
+        own, product = self.sums, self.products
+        return message_layer(received, vectors, (own.weight, own.bias), (product.weight, product.bias), rate)

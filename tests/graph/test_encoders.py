@@ -139,7 +139,7 @@ def test_ngcf_by_its_equations(form: str) -> None:
     graph, base = random_graph(), torch.randn(21, 4)
     encoder = NGCF(graph, 4, [3], form=form, base=GivenVectors(base), seed=1)  # type: ignore[arg-type]
     dense = encoder.adjacency.dense()
-    (sums,), (products,) = encoder.sums, encoder.products
+    sums, products = encoder.layers[0].sums, encoder.layers[0].products
     received = dense @ base
     if form == "paper":
         torch.testing.assert_close(dense, dense.T)
@@ -180,6 +180,30 @@ def test_the_penalty_of_lightgcn_is_of_layer_0(negatives: list[int]) -> None:
     torch.testing.assert_close(
         encoder.penalty(torch.tensor([3, 3]), torch.tensor([5, 6]), torch.tensor(negatives)), expected
     )
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3)])
+def test_the_vectors_of_a_batch_are_rows_of_the_whole(kind: str, shape: tuple[int, ...]) -> None:
+    """Values, penalty and gradients, a node that is named twice included."""
+    torch.manual_seed(0)
+    users, positives = torch.tensor([3, 3]), torch.tensor([5, 6])
+    negatives, gradients = torch.randint(0, 9, shape), []
+    encoder = ENCODERS[kind](random_graph()).eval()
+    for whole in (True, False):
+        encoder.zero_grad()
+        if whole:
+            every = encoder()
+            vectors = every[0][users], every[1][positives], every[1][negatives]
+            penalty = encoder.penalty(users, positives, negatives)
+        else:
+            *vectors, penalty = encoder.batch(users, positives, negatives)  # type: ignore[assignment]
+        weights = [torch.linspace(-1, 1, part.numel()).view(part.shape) for part in vectors]
+        loss = sum((weight * part).sum() for weight, part in zip(weights, vectors, strict=True)) + penalty
+        loss.backward()
+        found = [parameter.grad.clone() for parameter in encoder.parameters() if parameter.grad is not None]
+        gradients.append([*vectors, penalty, *found])
+    for expected, got in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_penalty_of_ngcf_is_of_the_final_rows() -> None:

@@ -1,0 +1,48 @@
+"""NGCF's layer in blocks: against PyTorch's own operators, and finite differences."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recembed.graph import message_layer as blocks
+from recembed.graph.message_layer import SLOPE, dropout_mask, message_layer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_BLOCK", 4)  # 10 rows: two whole blocks and a part
+    torch.manual_seed(0)
+    shapes = [(10, 3), (10, 3), (5, 3), (5, 3), *([(5,), (5,)] if bias else [])]
+    m, e, w1, w2, *rest = inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    b1, b2 = rest or (None, None)
+    if bias:
+        expected = F.leaky_relu(F.linear(m, w1, b1), SLOPE) + F.leaky_relu(F.linear(m * e, w2, b2), SLOPE)
+    else:
+        expected = F.leaky_relu(F.linear(m + e, w1) + F.linear(m * e, w2), SLOPE)
+    got = message_layer(m, e, (w1, b1), (w2, b2))
+    torch.testing.assert_close(got, expected)
+    gradient = torch.randn(10, 5)
+    for mine, other in zip(
+        torch.autograd.grad(got, inputs, gradient), torch.autograd.grad(expected, inputs, gradient), strict=True
+    ):
+        torch.testing.assert_close(mine, other)
+
+
+def test_dropout_scales_up_what_stays_and_its_gradient() -> None:
+    torch.manual_seed(0)
+    m, weight = torch.ones(6000, 4, requires_grad=True), torch.eye(4)
+    got = message_layer(m, torch.zeros(6000, 4), (weight, None), (weight, None), 0.25)
+    assert got.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+    assert abs(got.mean().item() - 1) < 4 * (0.25 / 0.75 / 24_000) ** 0.5
+    got.sum().backward()
+    assert torch.equal(m.grad, got)
+
+
+def test_the_mask_is_even_over_all_bytes() -> None:
+    """Every eighth number is the top byte of a word, which a signed generator might treat apart."""
+    torch.manual_seed(0)
+    mask, factor = dropout_mask(8000, 8, 0.5, torch.device("cpu"))
+    assert mask is not None and factor == 2.0
+    assert (mask.float().mean(0) - 0.5).abs().max() < 4 * 0.5 / 8000**0.5
+    assert dropout_mask(3, 5, 0.5, torch.device("cpu"))[0].shape == (3, 5)  # type: ignore[union-attr]
+    assert dropout_mask(3, 5, 0.0, torch.device("cpu")) == (None, 1.0)
