@@ -42,6 +42,7 @@ class VectorCache:
     """
 
     def __init__(self, root: Path, encoder: Mapping[str, Any]) -> None:
+        self.encoder = encoder
         record = json.dumps(encoder, indent=1, sort_keys=True)
         self.name = hashlib.blake2b(record.encode(), digest_size=8).hexdigest()
         self.folder = root / self.name

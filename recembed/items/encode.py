@@ -150,7 +150,7 @@ def _encoded(
     matrix, present = cache.view(contents.digests, contents.present)
     if contents.present.any() and not present.any():
         raise DataError(f"{contents.source}: not one item could be encoded: {'; '.join(faults.lines())}")
-    return ItemVectors(matrix, present, cache.name), new
+    return ItemVectors(matrix, present, cache.name, cache.encoder), new
 
 
 def _encode_into(

@@ -4,7 +4,9 @@ Axes: ``N`` items, ``D`` width.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +24,13 @@ class ItemVectors:
         matrix: float32 ``[N, D]``, mapped from a file; the rows of absent items mean nothing.
         present: bool ``[N]``.
         space: What the vectors depend on beside content; equal spaces can be mixed.
+        record: The same in words: model, revision and preprocessing.
     """
 
     matrix: np.ndarray
     present: np.ndarray
     space: str
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def vectors_onto(found: ItemVectors, keys: np.ndarray, whole: np.ndarray) -> ItemVectors:
@@ -36,7 +40,7 @@ def vectors_onto(found: ItemVectors, keys: np.ndarray, whole: np.ndarray) -> Ite
     places = np.searchsorted(whole, keys)
     matrix, present = np.zeros((len(whole), found.matrix.shape[1]), np.float32), np.zeros(len(whole), bool)
     matrix[places], present[places] = found.matrix, found.present
-    return ItemVectors(matrix, present, found.space)
+    return replace(found, matrix=matrix, present=present)
 
 
 def attributes_onto(found: AttributeCodes, keys: np.ndarray, whole: np.ndarray) -> AttributeCodes:
@@ -74,4 +78,4 @@ def laid_out(
         matrix.flush()
         del matrix
         beside.replace(path)
-    return ItemVectors(np.load(path, mmap_mode="c"), present, cache.name)
+    return ItemVectors(np.load(path, mmap_mode="c"), present, cache.name, cache.encoder)
