@@ -67,7 +67,8 @@ def code_attributes(
     empty = np.zeros((frame.height, 0), np.float32)
     stacked = np.concatenate(codes, axis=1) if codes else empty.astype(np.int32)
     columns = np.stack(numbers, axis=1) if numbers else empty
-    present: np.ndarray = np.concatenate([stacked > 0, np.isfinite(columns)], axis=1).any(axis=1)
+    known = np.concatenate([stacked > 0, np.isfinite(columns)], axis=1)
+    present: np.ndarray = known.sum(axis=1) > 0
     faults.lacking("attributes", "no attribute", ids.filter(pl.Series(~present)).to_list())
     return AttributeCodes(stacked, np.concatenate(weights, axis=1) if weights else empty, columns, present, buckets)
 
