@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from recembed.errors import ConfigError, did_you_mean
+from recembed.items.encoder import EncoderConfig
 from recembed.numeric import NUMERIC, NumericConfig
 from recembed.rows import AnyRowOptimizer, Init, RowStoreName, RowWiseAdagrad, ServedDtype
 from recembed.schema.feature import Feature, Schema
@@ -57,12 +58,14 @@ class FeatureOptions(BaseModel):
         table: Method of a categorical, bag or sequence feature.
         pooling: How the vectors of a bag or sequence become one; ``none`` keeps a sequence, with its mask.
         numeric: Encoder of a numeric feature.
+        encoder: Item content, fused with the id's vector.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     table: AnyTableConfig | None = None
     pooling: PoolingOption | None = None
     numeric: AnyNumericConfig | None = None
+    encoder: EncoderConfig | None = None
 
 
 class EmbeddingConfig(BaseModel):
@@ -77,7 +80,8 @@ class EmbeddingConfig(BaseModel):
             text such as ``20 MB``. The ``ratio`` of every method that has one is solved for it.
         ratio: The budget as a share of the bytes of exact tables.
         served_dtype: Type of the rows that are served: ``float32``, ``float16``, or ``int8`` with a float16 scale per row
-            (rows under 4 wide: float16). It holds for every method that serves rows of the store; training is float32.
+            (rows under 4 wide: float16). Single weights of pruned tables are float16 under both; networks, projections,
+            codebooks and the codes of integer methods stay as they are. Training is float32.
         project: Bring fields of other widths to ``embedding_dim`` by a learned projection.
         l2: Penalty ``l2 / 2 * sum(row**2)`` over the rows looked up, averaged over the batch.
         init: Law of fresh rows; first-order weights start at zero.
@@ -114,6 +118,11 @@ class EmbeddingConfig(BaseModel):
         options = self.features.get(name)
         return options.table if options and options.table else self.table
 
+    def encoder_of(self, name: str) -> EncoderConfig | None:
+        """Return the item content that encodes feature ``name``, if any."""
+        options = self.features.get(name)
+        return options.encoder if options else None
+
     def numeric_of(self, name: str) -> NumericConfig:
         """Return the numeric encoder of feature ``name``."""
         options = self.features.get(name)
@@ -143,6 +152,9 @@ class EmbeddingConfig(BaseModel):
                 )
             if options.pooling == "max" and feature.weights:
                 raise ConfigError(f"{where}.pooling = 'max' cannot use weights; use sum or mean, or drop the weights")
+            if options.encoder and (feature.kind == "numeric" or feature.shares):
+                owner = f"shares the table of {feature.shares!r}; set it there" if feature.shares else "is numeric"
+                raise ConfigError(f"{where}.encoder: {name!r} {owner}")
             if options.table and feature.kind == "numeric":
                 raise ConfigError(
                     f"{where}.table: belongs to features with ids; {name!r} is numeric, set numeric instead"

@@ -33,6 +33,9 @@ def build_tables(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool,
     tables: dict[str, Table] = {}
     for method, specs in groups:
         tables |= method.build(specs, seed)
+        for spec in specs:
+            if encoder := config.encoder_of(spec.name):
+                tables[spec.name] = encoder.build(spec, fitted.vocabulary_of(spec.name), tables[spec.name], seed)
     return {name: tables[name] for name in names}
 
 
@@ -53,6 +56,7 @@ def table_specs(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool) 
             counts=vocabulary.row_counts() if vocabulary else None,
             reserved_ids=vocabulary.first_id if vocabulary else 0,
             vector_dim=config.embedding_dim if linear else None,
+            served_dtype=config.served_dtype,
         )
         found[name] = config.table_of(name), spec
     return list(found.values())
