@@ -114,6 +114,7 @@ class RunConfig(_Section):
         training: The loop.
         stages: What is done one after the other, for methods that take several trainings; by default what the methods
             in use ask for (their ``recipe``), and an empty list is a single training whatever they ask for.
+        warm_start: Folder of an earlier run, from which rows of the ids that both know, and dense parameters, are taken.
         evaluation: What is measured.
         tracking: Where it is tracked.
     """
@@ -126,6 +127,7 @@ class RunConfig(_Section):
     model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(parse_model)] = parse_model("deepfm")
     training: TrainingConfig = TrainingConfig()
     stages: Stages | None = None
+    warm_start: Path | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
 

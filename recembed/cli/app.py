@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from recembed.cli.answer import Answer
-from recembed.cli.command import BAD_INPUT, INTERRUPTED, DebugFlag, JsonFlag, Mode, command
+from recembed.cli.command import BAD_INPUT, DebugFlag, JsonFlag, Mode, command
 from recembed.cli.compare import compare
+from recembed.cli.encode import encode
+from recembed.cli.train import train
 
 __all__ = ["app", "main"]
 
@@ -66,37 +68,7 @@ def shared(
     context.obj = Mode(json, debug)
 
 
-@app.command()
-@command
-def train(
-    config: Annotated[Path, typer.Argument(help="YAML file of the whole run; configs/ holds some.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one setting; may stand several times."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/<name of the config>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
-) -> Answer:
-    """Train a model, evaluate it, and keep it as a run."""
-    from recembed.cli.tables import run_tables
-    from recembed.config import load_config
-    from recembed.run import train as train_run
-
-    settings = load_config(config, overrides or [])
-    folder = out or Path("runs") / config.stem
-    resume_line = " ".join(
-        ["recembed train", str(config), *(f"--set '{o}'" for o in overrides or []), f"--out {folder} --resume"]
-    )
-    try:
-        result = train_run(settings, folder, resume=resume, overwrite=overwrite, say=_say)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; where a checkpoint was written, go on with: {resume_line}") from None
-    document = {"run": folder, **result.metrics, "tracking": result.url}
-    if result.training.stopped == "interrupted":
-        return Answer(document, [], INTERRUPTED, f"interrupted, and saved; go on with: {resume_line}")
-    lines = [f"run      {folder}", *([f"tracking {result.url}"] if result.url else [])]
-    return Answer(document, [*run_tables(result.metrics), *lines])
+app.command()(train)
 
 
 @app.command()
@@ -216,3 +188,4 @@ def quickstart(
 
 
 app.command()(compare)
+app.command()(encode)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import functools
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -47,14 +48,19 @@ DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of 
 def command(body: Callable[..., Answer]) -> Callable[..., None]:
     """Turn a function that returns an ``Answer`` into a command with ``--json`` and ``--debug``.
 
-    Both flags also stand before the command's name; either place counts.
+    Both flags also stand before the command's name; either place counts. A ``body`` that has an argument ``mode`` is
+    told what they ask for.
     """
+    own = [parameter for name, parameter in inspect.signature(body).parameters.items() if name != "mode"]
+    told = len(own) < len(inspect.signature(body).parameters)
 
     @functools.wraps(body)
     def run(context: typer.Context, json: bool, debug: bool, **arguments: object) -> None:
         mode: Mode = context.ensure_object(Mode)
         mode.json |= json
         mode.debug |= debug
+        if told:
+            arguments["mode"] = mode
         _print(_answer(functools.partial(body, **arguments), mode), mode)
 
     shared = {"context": typer.Context, "json": JsonFlag, "debug": DebugFlag}
@@ -63,8 +69,8 @@ def command(body: Callable[..., Answer]) -> Callable[..., None]:
         for (name, annotation), default in zip(shared.items(), (inspect.Parameter.empty, False, False), strict=True)
     ]
     signature = inspect.signature(body)
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
-    run.__annotations__ = {**body.__annotations__, **shared}
+    run.__signature__ = signature.replace(parameters=[*own, *extra])  # type: ignore[attr-defined]
+    run.__annotations__ = {name: kind for name, kind in body.__annotations__.items() if name != "mode"} | shared
     return run
 
 
@@ -90,7 +96,8 @@ def _answer(body: Callable[[], Answer], mode: Mode) -> Answer:
 def _stop(code: int, line: str, mode: Mode) -> typer.Exit:
     if mode.debug and code != INTERRUPTED:
         traceback.print_exc()
-    _say(line)
+    rank = os.environ.get("RANK", "0")
+    _say(line if rank == "0" else f"rank {rank}: {line}")
     return typer.Exit(code)
 
 

@@ -7,9 +7,12 @@ from typing import Literal, Protocol
 import torch
 
 from recembed.errors import ConfigError, MissingPackageError
-from recembed.rows.base import Init, RowStore, RowTable, decay_lookups
+from recembed.rows.base import Init, RowStore, RowTable
+from recembed.rows.decay import decay_lookups
 from recembed.rows.optimizers import SGD, Adagrad, Adam, AnyRowOptimizer, RowOptimizer, RowWiseAdagrad
+from recembed.rows.piece import Piece
 from recembed.rows.plain import PlainStore
+from recembed.rows.processes import Processes
 from recembed.rows.served import ServedDtype, ServedStore, served_row_bytes
 
 __all__ = [
@@ -18,7 +21,9 @@ __all__ = [
     "Adam",
     "AnyRowOptimizer",
     "Init",
+    "Piece",
     "PlainStore",
+    "Processes",
     "RowOptimizer",
     "RowStore",
     "RowStoreName",

@@ -6,7 +6,6 @@ kernel call per width, whatever the number of tables (on CPU FBGEMM is twice as 
 Axes: ``N`` addresses, ``G`` bags, ``D`` width, ``R`` rows of a stack.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from recembed.errors import ConfigError
 from recembed.rows.fresh import fresh_rows
 from recembed.rows.optimizers import RowOptimizer
+from recembed.rows.piece import Piece
 from recembed.rows.processes import Processes
 from recembed.rows.row_table import Init, RowTable
 
-__all__ = ["Init", "RowStore", "RowTable", "decay_lookups"]
+__all__ = ["Init", "RowStore", "RowTable"]
 
 
 class RowStore(nn.Module, ABC):
@@ -182,6 +182,11 @@ class RowStore(nn.Module, ABC):
             for state, values in self.optimizer_rows(name).items():
                 yield f"{name}.{state}", values
 
+    def named_pieces(self) -> Iterator[tuple[str, Piece]]:
+        """Yield ``table.weight`` and ``table.<state>`` with what of them lies in this process."""
+        for name, values in self.named_tensors():
+            yield name, Piece.of(values)
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, values in self.named_tensors():
             destination[prefix + name] = values.detach()
@@ -211,36 +216,3 @@ class RowStore(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Return one line a table."""
         return "\n".join(f"{t.name}: {t.num_embeddings} x {t.embedding_dim}" for t in self.tables.values())
-
-
-class _DecayLookups(torch.autograd.Function):
-    """Identity whose backward adds ``coefficient * rows``: the gradient of ``coefficient / 2 * |rows|**2``."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, coefficient: float) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.coefficient = coefficient
-        return rows.view_as(rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (rows,) = ctx.saved_tensors
-        return torch.add(gradient, rows, alpha=ctx.coefficient), None
-
-
-def decay_lookups(rows: Tensor, coefficient: float) -> Tensor:
-    """Return ``rows`` unchanged; backward adds the gradient of ``coefficient / 2 * sum(rows**2)``.
-
-    An L2 penalty on looked-up rows that costs no term in the loss and never touches other rows.
-
-    Shapes:
-        rows: float32 ``[N, D]``.
-
-    >>> rows = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    >>> decay_lookups(rows, 0.5).sum().backward(); rows.grad.tolist()
-    [[1.5, 2.0]]
-    """
-    if coefficient == 0.0 or not torch.is_grad_enabled() or not math.isfinite(coefficient):
-        return rows
-    decayed: Tensor = _DecayLookups.apply(rows, coefficient)  # type: ignore[no-untyped-call]
-    return decayed

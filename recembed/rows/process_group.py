@@ -5,10 +5,10 @@ Axes: ``N`` values of this process, ``A`` values of all, ``W`` processes, ``L`` 
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from recembed.rows.processes import Processes
 __all__ = ["ProcessGroup"]
 
 _ANSWER_SECONDS = 10.0
+_PATIENCE = timedelta(days=7)
+_Answer = TypeVar("_Answer")
 
 
 class Notes(Protocol):
@@ -42,13 +44,17 @@ class ProcessGroup(Processes):
         timeout: Seconds that a process waits for the others before it gives up.
         store: Where the processes can leave each other notes beside the collectives, as ``torch.distributed`` was
             started with; None names nobody.
+        group: The group of ``torch.distributed``; None is the default one.
 
     Raises:
         TrainingError: in any method, when a process does not answer; names those that are silent.
     """
 
-    def __init__(self, timeout: float = 600.0, store: Notes | None = None) -> None:
+    def __init__(
+        self, timeout: float = 600.0, store: Notes | None = None, group: dist.ProcessGroup | None = None
+    ) -> None:
         super().__init__()
+        self._group, self._patient = group, None
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.timeout, self._notes, self._calls = timeout, store, 0
         if store is not None:
@@ -64,14 +70,14 @@ class ProcessGroup(Processes):
         """Send ``given[r]`` of the values to each process ``r`` and return the ``taken[r]`` that each sent."""
         received = values.new_empty(sum(taken), *values.shape[1:])
         with self._named("an exchange of rows"):
-            dist.all_to_all_single(received, values.contiguous(), list(taken), list(given))
+            dist.all_to_all_single(received, values.contiguous(), list(taken), list(given), group=self._group)
         return received
 
     def exchange_counts(self, counts: Tensor) -> Tensor:
         """Send row ``r`` of ``counts``, int64 ``[W, L]``, to process ``r``; return what each sent, ``[W, L]``."""
         received = torch.empty_like(counts)
         with self._named("the sizes of a lookup"):
-            dist.all_to_all_single(received, counts.contiguous())
+            dist.all_to_all_single(received, counts.contiguous(), group=self._group)
         return received
 
     def gather(self, values: Tensor) -> Tensor:
@@ -82,7 +88,7 @@ class ProcessGroup(Processes):
         padded[: len(values)] = values
         parts = [torch.empty_like(padded) for _ in sizes]
         with self._named("a gather"):
-            dist.all_gather(parts, padded)
+            dist.all_gather(parts, padded, group=self._group)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     def sum(self, values: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ class ProcessGroup(Processes):
         """Return the sum over all processes, without gradient."""
         summed = values.detach().clone()
         with self._named("a sum"):
-            dist.all_reduce(summed)
+            dist.all_reduce(summed, group=self._group)
         return summed
 
     def span(self, size: int) -> tuple[int, int]:
@@ -105,13 +111,13 @@ class ProcessGroup(Processes):
     def broadcast(self, values: Tensor, rank: int) -> None:
         """Fill contiguous ``values`` with those of process ``rank``."""
         with self._named(f"rows of rank {rank}"):
-            dist.broadcast(values, rank)
+            dist.broadcast(values, rank, group=self._group)
 
     def tell(self, word: Any) -> list[Any]:
         """Return what each process said."""
         words: list[Any] = [None] * self.count
         with self._named("a word of each process"):
-            dist.all_gather_object(words, word)
+            dist.all_gather_object(words, word, group=self._group)
         return words
 
     def agree(self, what: str, word: Any) -> None:
@@ -127,8 +133,36 @@ class ProcessGroup(Processes):
                 f"the processes differ in {what} ({shown}); start all of them with the same config and data"
             )
 
+    def first_does(self, work: Callable[[], _Answer]) -> _Answer:
+        """Let rank 0 do ``work`` and return its answer; the others wait as long as rank 0 lives.
+
+        Raises:
+            TrainingError: rank 0 could not do it; its own error says why.
+        """
+        answer, fault = None, None
+        if self.rank == 0:
+            try:
+                answer = work()
+            except BaseException as error:
+                fault = error
+        if self._patient is None:
+            self._patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        words = [(answer, f"{fault}" if fault else None)]
+        with self._named("the work of rank 0"):
+            dist.broadcast_object_list(words, 0, group=self._patient)
+        if fault is not None:
+            raise fault
+        answer, said = words[0]
+        if said is not None:
+            raise TrainingError(f"rank 0 stopped: {said}")
+        return answer  # type: ignore[return-value]
+
+    def beside(self) -> Self:
+        """Return the same processes over connections of their own."""
+        return type(self)(self.timeout, self._notes, dist.new_group(backend="gloo", timeout=_PATIENCE))
+
     def _sizes(self, size: int) -> list[int]:
-        device = "cpu" if dist.get_backend() == "gloo" else "cuda"
+        device = "cpu" if dist.get_backend(self._group) == "gloo" else "cuda"
         sizes = torch.zeros(self.count, dtype=torch.int64, device=device)
         sizes[self.rank] = size
         return [int(one) for one in self.total(sizes).tolist()]

@@ -8,7 +8,6 @@ on CPU. Each address is sent once per step and process, however often its batch 
 Axes: ``N`` addresses, ``U`` unique ones, ``D`` width, ``W`` processes.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,14 +19,14 @@ from recembed.rows.base import RowStore
 from recembed.rows.exchange import RowExchange
 from recembed.rows.lanes import local_order, make_lanes
 from recembed.rows.optimizers import RowOptimizer
-from recembed.rows.planner import plan_by_size
+from recembed.rows.piece import Piece
 from recembed.rows.process_group import ProcessGroup
 from recembed.rows.processes import Processes
 from recembed.rows.row_table import RowTable
 from recembed.rows.shard import Shard
 from recembed.rows.sharding_plan import ShardingPlan
 
-__all__ = ["ShardedStore", "ShardedStores"]
+__all__ = ["ShardedStore"]
 
 
 class ShardedStore(RowStore):
@@ -122,6 +121,16 @@ class ShardedStore(RowStore):
                 part = shard.table(table).name
                 yield shard, self.local.rows(part) if state is None else self.local.optimizer_rows(part)[state]
 
+    def named_pieces(self) -> Iterator[tuple[str, Piece]]:
+        """Yield the live parts that lie here; of copies on all processes rank 0 keeps the one that is saved."""
+        for name, table in self.tables.items():
+            for state in (None, *self.states):
+                whole = self._shape(table, state)
+                for shard, values in self.parts(name, state):
+                    start = (shard.rows.start, shard.columns.start)[: len(whole)]
+                    doubled = (shard.copy and shard.rank > 0) or (len(whole) == 1 and shard.columns.start > 0)
+                    yield f"{name}.{state or 'weight'}", Piece(values, start, whole, saved=not doubled)
+
     def rows(self, name: str) -> Tensor:
         """Return a copy of the whole table, on every process; change rows by ``write_rows``."""
         return self._collect(name, None)
@@ -145,9 +154,12 @@ class ShardedStore(RowStore):
             window.copy_(piece)
         return whole
 
-    def _empty(self, table: RowTable, rows: int, state: str | None) -> Tensor:
+    def _shape(self, table: RowTable, state: str | None) -> tuple[int, ...]:
         vector = state is None or (self.optimizer is not None and self.optimizer.states[state])
-        shape = (rows, table.embedding_dim) if vector else (rows,)
+        return (table.num_embeddings, table.embedding_dim)[: 2 if vector else 1]
+
+    def _empty(self, table: RowTable, rows: int, state: str | None) -> Tensor:
+        shape = (rows, *self._shape(table, state)[1:])
         return torch.zeros(shape, device=self.get_buffer("_trigger").device)
 
     @torch.no_grad()
@@ -195,9 +207,7 @@ class ShardedStore(RowStore):
     ) -> None:  # fmt: skip
         wanted = {f"{n}.{s or 'weight'}": (n, s) for n in self.tables for s in (None, *self.states)}
         for key, (name, state) in wanted.items():
-            given, table = state_dict.get(prefix + key), self.tables[name]
-            vector = state is None or (self.optimizer is not None and self.optimizer.states[state])
-            shape = (table.num_embeddings, table.embedding_dim)[: 2 if vector else 1]
+            given, shape = state_dict.get(prefix + key), self._shape(self.tables[name], state)
             if given is None:
                 missing_keys.append(prefix + key)
             elif tuple(given.shape) != shape:
@@ -205,35 +215,6 @@ class ShardedStore(RowStore):
             else:
                 self.write_rows(name, given, state=state)
         unexpected_keys.extend(k for k in state_dict if k.startswith(prefix) and k[len(prefix) :] not in wanted)
-
-
-class ShardedStores:
-    """Makes sharded stores: what ``FeatureEmbedding`` takes as ``make_store``.
-
-    Args:
-        processes: Those that train together.
-        plan: Who holds what; None plans by size.
-        copy_below: Bytes up to which a table is copied, where there is no plan.
-
-    Attributes:
-        plan: After a store was made, its plan.
-    """
-
-    def __init__(self, processes: ProcessGroup, plan: ShardingPlan | None = None, *, copy_below: int = 1 << 20) -> None:
-        self.processes, self.plan, self.copy_below = processes, plan, copy_below
-
-    def __call__(
-        self, tables: Sequence[RowTable], *, optimizer: RowOptimizer | None, seed: int, device: torch.device | str
-    ) -> ShardedStore:
-        """Return a store of fresh rows, those of one process."""
-        named = {table.name: table for table in tables}
-        count, copied = self.processes.count, self.copy_below
-        self.plan = self.plan or plan_by_size(named, count, optimizer=optimizer, copy_below=copied)
-        store = ShardedStore(
-            tables, optimizer=optimizer, plan=self.plan, processes=self.processes, seed=seed, device=device
-        )
-        self.processes.agree("the plan of the tables", hashlib.sha256(self.plan.to_yaml().encode()).hexdigest()[:12])
-        return store
 
 
 def _inside(places: Tensor, shard: Shard) -> Tensor:

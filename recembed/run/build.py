@@ -9,16 +9,20 @@ from recembed.embedding import FeatureEmbedding
 from recembed.errors import ConfigError, did_you_mean
 from recembed.export import compact_model
 from recembed.models import CTRModel
+from recembed.rows import StoreMaker
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema
 
 __all__ = ["build_model", "embedding_of", "select_features", "served_model"]
 
 
-def build_model(fitted: FittedSchema, config: RunConfig, device: torch.device | str = "cpu") -> CTRModel:
+def build_model(
+    fitted: FittedSchema, config: RunConfig, device: torch.device | str = "cpu", make_store: StoreMaker | None = None
+) -> CTRModel:
     """Build the model of a run, with fresh weights that depend on ``training.seed`` alone.
 
-    Where the model needs fields of one width, methods that widen a field get a projection.
+    Where the model needs fields of one width, methods that widen a field get a projection. ``make_store`` makes the
+    row store; None takes the one that the config names.
     """
     builds = config.model.builds
     embeddings = config.embeddings
@@ -31,6 +35,7 @@ def build_model(fitted: FittedSchema, config: RunConfig, device: torch.device | 
         linear=builds.needs_linear,
         seed=config.training.seed,
         device=device,
+        make_store=make_store,
     )
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(config.training.seed)

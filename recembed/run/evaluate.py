@@ -14,7 +14,7 @@ from recembed.evaluation import by_frequency, by_unseen, evaluation_mode, predic
 from recembed.models import CTRModel
 from recembed.schema.feature import Schema
 
-__all__ = ["PartResult", "evaluate_part", "score_rows", "user_keys"]
+__all__ = ["PartResult", "evaluate_part", "part_result", "score_rows", "user_keys"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,17 @@ def evaluate_part(
         groups: int64 ``[N]``, see ``user_keys``.
     """
     loader = Loader(data, config.training.batch_size, shuffle=False, seed=0)
-    labels, logits = predict_logits(model, loader)
+    return part_result(*predict_logits(model, loader), data, config, groups=groups)
+
+
+def part_result(
+    labels: np.ndarray, logits: np.ndarray, data: EncodedData, config: RunConfig, *, groups: np.ndarray | None = None
+) -> PartResult:
+    """Measure rows that were scored; see ``evaluate_part``.
+
+    Shapes:
+        labels, logits: float32 ``[N]``, in the order of ``data``.
+    """
     options = config.evaluation
     metrics = summarise(labels, logits, groups, seed=config.training.seed, resamples=options.resamples)
     metrics["unseen"] = dict(data.unseen)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from recembed.errors import ConfigError
+from recembed.rows import Processes
 from recembed.run.files import write_json
 from recembed.training.stages import WidthsStage
 
@@ -35,6 +36,7 @@ class WidthSearch:
         score: Returns the AUC of a candidate.
         file: Where the state is kept.
         seed: Of the candidates.
+        processes: Those that search together; rank 0 keeps the state.
         scores: The AUC of every candidate so far.
         generation: The next generation.
     """
@@ -44,13 +46,14 @@ class WidthSearch:
     score: Callable[[Genome], float]
     file: Path
     seed: int
+    processes: Processes = field(default_factory=Processes)
     scores: dict[Genome, float] = field(default_factory=dict)
     generation: int = 0
 
     def run(self, told: Callable[[int, float], None], *, resume: bool) -> Genome:
         """Search to the end and return the best candidate; ``told`` hears each generation and the best AUC so far."""
         if resume:
-            self._load()
+            self.generation, self.scores = self.processes.first_does(self._loaded)
         while self.generation <= self.stage.generations and not self._exhausted:
             for candidate in self._candidates():
                 if candidate not in self.scores:
@@ -98,14 +101,14 @@ class WidthSearch:
 
     def _save(self) -> None:
         scores = [[list(genome), score] for genome, score in self.scores.items()]
-        write_json(self.file, {"generation": self.generation, "tables": list(self.choices), "scores": scores})
+        state = {"generation": self.generation, "tables": list(self.choices), "scores": scores}
+        self.processes.first_does(lambda: write_json(self.file, state))
 
-    def _load(self) -> None:
+    def _loaded(self) -> tuple[int, dict[Genome, float]]:
         try:
             state = json.loads(self.file.read_text())
-            self.generation = int(state["generation"])
-            self.scores = {tuple(genome): float(score) for genome, score in state["scores"]}
+            return int(state["generation"]), {tuple(genome): float(score) for genome, score in state["scores"]}
         except FileNotFoundError:
-            return
+            return 0, {}
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{self.file} is damaged ({error}); delete it to search again") from None

@@ -10,13 +10,16 @@ from recembed.config import RunConfig
 from recembed.data import EncodedData
 from recembed.embedding import FeatureEmbedding
 from recembed.models import CTRModel
+from recembed.rows import Processes
 from recembed.run.build import embedding_of, served_model
 from recembed.run.data import RunData
-from recembed.run.evaluate import PartResult, evaluate_part, user_keys
+from recembed.run.evaluate import PartResult, part_result, user_keys
 from recembed.run.files import write_table
+from recembed.run.parts import validation_loader
 from recembed.run.stage_folder import StageRecord
 from recembed.tables import Table
 from recembed.training import TrainResult
+from recembed.training.predictions import gathered_logits
 
 __all__ = ["RunResult", "evaluate_parts", "keep_results", "run_metrics", "run_warnings"]
 
@@ -41,22 +44,30 @@ class RunResult:
 
 
 def evaluate_parts(
-    model: CTRModel, data: RunData, parts: dict[str, EncodedData], config: RunConfig
+    model: CTRModel, data: RunData, parts: dict[str, EncodedData], config: RunConfig, processes: Processes
 ) -> dict[str, PartResult]:
-    """Evaluate what will be served on validation and test rows, as far as there are any."""
+    """Evaluate what will be served on validation and test rows, as far as there are any; none but on rank 0."""
     model = served_model(model)
     frames = dict(data.splits.items())
-    return {
-        name: evaluate_part(model, parts[name], config, groups=user_keys(frames[name], data.schema))
-        for name in ("valid", "test")
-        if len(parts[name])
-    }
+    results = {}
+    for name in ("valid", "test"):
+        loader = validation_loader(parts[name], config.training, processes)
+        if loader is None:
+            continue
+        labels, logits = gathered_logits(model, loader, processes)
+        if processes.rank == 0:
+            groups = user_keys(frames[name], data.schema)
+            results[name] = part_result(labels, logits, parts[name], config, groups=groups)
+    return results
 
 
 def run_metrics(
     results: dict[str, PartResult], model: CTRModel, trained: TrainResult, stages: Sequence[StageRecord] = ()
 ) -> dict[str, Any]:
-    """Return what ``metrics.json`` says of the model and its training; the seconds are those of all stages."""
+    """Return what ``metrics.json`` says of the model and its training; the seconds are those of all stages.
+
+    All processes that trained the model call it.
+    """
     store = embedding_of(model).store
     rows = sum(table.num_embeddings * table.embedding_dim for table in store.tables.values())
     return {
@@ -69,6 +80,7 @@ def run_metrics(
         "samples_per_second": trained.samples_per_second,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "training_seconds": sum(stage.seconds for stage in stages) if stages else trained.seconds,
+        "processes": store.processes.count,
         "steps": trained.steps,
         "best_step": trained.best_step,
         "stopped": trained.stopped,

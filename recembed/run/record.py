@@ -20,7 +20,7 @@ __all__ = ["RunRecord", "check_resumed", "clear_outputs", "data_digest"]
 
 _FILE = "run.json"
 _FREE = ("name", "tracking", "evaluation", "data.cache")
-_FREE_TRAINING = ("epochs", "early_stopping", "evaluate_every", "checkpoint_every", "threads")
+_FREE_TRAINING = ("epochs", "early_stopping", "evaluate_every", "checkpoint", "threads")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,6 @@ def clear_outputs(folder: Path) -> None:
     """Delete what an earlier run left in ``folder``, so that old and new files never lie side by side."""
     for name in ("checkpoint", "slices", "stages"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for pattern in ("*.parquet", "metrics.json", "config.yaml", _FILE):
+    for pattern in ("*.parquet", "metrics.json", "config.yaml", "sharding.yaml", _FILE):
         for path in folder.glob(pattern):
             path.unlink()

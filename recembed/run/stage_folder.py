@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recembed.config import RunConfig
 from recembed.errors import ConfigError
 from recembed.run.files import write_json
+from recembed.run.parts import run_checkpointer
 from recembed.schema.fitted import FittedSchema
 from recembed.training import Checkpointer, TrainResult
 from recembed.training.stages import Stage
@@ -88,9 +90,9 @@ class StageFolder:
         """Where its checkpoints are."""
         return self.path / "checkpoint"
 
-    def checkpointer(self, fitted: FittedSchema, config: dict[str, Any]) -> Checkpointer:
+    def checkpointer(self, fitted: FittedSchema, config: RunConfig) -> Checkpointer:
         """Return the keeper of its checkpoints."""
-        return Checkpointer(self.checkpoints, fitted, config)
+        return run_checkpointer(self.checkpoints, fitted, config)
 
     def finish(self, record: StageRecord) -> None:
         """Count the stage as finished."""

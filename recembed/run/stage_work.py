@@ -1,18 +1,20 @@
 """The work of each kind of stage: train, search widths, settle."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from recembed.config import RunConfig
 from recembed.data import EncodedData, Loader
-from recembed.evaluation import auc, predict_logits
+from recembed.evaluation import auc
 from recembed.evaluation.checks import check_rows
 from recembed.evaluation.evaluate import point_metrics
 from recembed.models import CTRModel
-from recembed.run.build import build_model, embedding_of
+from recembed.rows import Processes
+from recembed.run.build import embedding_of
 from recembed.run.evolution import Genome, WidthSearch
 from recembed.run.parts import training_loader, validation_loader
 from recembed.run.stage_folder import StageFolder
@@ -20,6 +22,7 @@ from recembed.schema.fitted import FittedSchema
 from recembed.tables import Table
 from recembed.training import BilevelSearch, Tracker, Trainer, TrainResult
 from recembed.training.bilevel import frozen
+from recembed.training.predictions import gathered_logits
 from recembed.training.stages import Stage, TrainStage, WidthsStage
 from recembed.training.state import seed_everything
 
@@ -38,6 +41,8 @@ class StageWork:
         fitted: Its mapping.
         parts: Its encoded rows.
         progress: Show a progress bar; None shows it on a terminal only.
+        processes: Those that do the stages together.
+        build: Builds a model with fresh weights.
     """
 
     config: RunConfig
@@ -45,6 +50,8 @@ class StageWork:
     fitted: FittedSchema
     parts: dict[str, EncodedData]
     progress: bool | None
+    processes: Processes
+    build: Callable[[RunConfig], CTRModel]
 
     def train(
         self, stage: TrainStage, model: CTRModel, folder: StageFolder, tracker: Tracker, *, resume: bool
@@ -53,16 +60,18 @@ class StageWork:
         settings = stage.settings(self.config.training)
         model = model if stage.start == "keep" else self._rebuilt(model, other_seed=stage.start == "fresh")
         self._set_row_learning_rate(model, stage.row_learning_rate)
-        checkpoints = folder.checkpointer(self.fitted, self.config.to_dict())
+        checkpoints = folder.checkpointer(self.fitted, self.config)
         searched = self._searched(model)
         valid = self.parts["valid"]
         search = None
         if stage.search:
-            search = BilevelSearch(searched, Loader(valid, settings.batch_size, shuffle=True, seed=settings.seed))
+            rank, count = self.processes.rank, self.processes.count
+            other = Loader(valid, settings.batch_size, shuffle=True, seed=settings.seed, rank=rank, world_size=count)
+            search = BilevelSearch(searched, other)
         with frozen(searched):
             trained = Trainer(model, settings, tracker=tracker, progress=self.progress).fit(
-                training_loader(self.parts["train"], settings),
-                validation_loader(valid, settings),
+                training_loader(self.parts["train"], settings, self.processes),
+                validation_loader(valid, settings, self.processes),
                 checkpoint=checkpoints,
                 resume=resume,
                 search=search,
@@ -70,6 +79,8 @@ class StageWork:
         if stage.weights == "last" and trained.stopped != "interrupted":
             checkpoints.load_last(model)
             checkpoints.keep_last_as_best()
+            checkpoints.flush()
+            checkpoints.close()
         return model, trained
 
     def widths(
@@ -84,10 +95,11 @@ class StageWork:
 
         def score(genome: Genome) -> float:
             choose(genome)
-            return auc(*predict_logits(model, self._valid_batches()))
+            return auc(*self._predictions(model))
 
         choices = {name: table.width_choices() for name, table in tables.items()}
-        search = WidthSearch(stage, choices, score, folder.path / "widths.json", self.config.training.seed)
+        file = folder.path / "widths.json"
+        search = WidthSearch(stage, choices, score, file, self.config.training.seed, self.processes)
         best = search.run(lambda generation, value: tracker.log({"search/auc": value}, generation), resume=resume)
         choose(best)
         return {name: {"width": float(width)} for name, width in zip(tables, best, strict=True)}
@@ -103,10 +115,11 @@ class StageWork:
         """Return the metrics of the validation rows, none where there are no such rows."""
         if not len(self.parts["valid"]):
             return {}
-        return point_metrics(*check_rows(*predict_logits(model, self._valid_batches()), "logits"))[0]
+        return point_metrics(*check_rows(*self._predictions(model), "logits"))[0]
 
-    def _valid_batches(self) -> Loader:
-        return Loader(self.parts["valid"], self.config.training.batch_size, shuffle=False, seed=0)
+    def _predictions(self, model: CTRModel) -> tuple[np.ndarray, np.ndarray]:
+        loader = validation_loader(self.parts["valid"], self.config.training, self.processes)
+        return gathered_logits(model, loader or (), self.processes)
 
     def _searched(self, model: CTRModel) -> list[nn.Parameter]:
         """Return what no training may move but a search, in a run that has one."""
@@ -118,7 +131,7 @@ class StageWork:
     def _rebuilt(self, model: CTRModel, *, other_seed: bool) -> CTRModel:
         training = self.config.training
         training = training.model_copy(update={"seed": (training.seed + other_seed) % 2**32})
-        fresh = build_model(self.fitted, self.config.model_copy(update={"training": training}))
+        fresh = self.build(self.config.model_copy(update={"training": training}))
         before = embedding_of(model).all_tables()
         for name, table in embedding_of(fresh).all_tables().items():
             carry_decisions(before[name], table)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,28 @@ class StageRunner:
         if resume:
             self._go_back()
         for number, (stage, folder) in enumerate(self._places[len(self.records) :], start=len(self.records) + 1):
-            folder.reopen()
+            self._first(folder.reopen)
             record = self._tracked(stage, number, folder, resume=resume)
             self.training = record.training or self.training
             if self.training is not None and self.training.stopped == "interrupted":
                 return self.training
-            folder.finish(record)
+            self._first(partial(folder.finish, record))
             self.records.append(record)
             for line in record.lines():
                 self.say(line)
-        copy_weights(find_checkpoint(self._places[-1][1].checkpoints), self._checkpoint / "best")
+        last = self._places[-1][1].checkpoints
+        self._first(lambda: copy_weights(find_checkpoint(last), self._checkpoint / "best"))
         assert self.training is not None  # the first stage is a training
         return self.training
+
+    def _first(self, work: Callable[[], None]) -> None:
+        """Let rank 0 write, and the others wait."""
+        self.work.processes.first_does(work)
 
     def _go_back(self) -> None:
         """Take up what finished stages left behind: weights, decisions, row states."""
         for stage, folder in self._places:
-            record = folder.record()
+            record = self.work.processes.first_does(folder.record)
             if record is None or (record.number == record.of and record.settings != self._settings(stage)):
                 break  # of the last of all more may be asked now
             self.records.append(record)
@@ -95,7 +101,7 @@ class StageRunner:
         tracker.start(folder.path.name, params, {"recembed.stage": of})
         done = False
         try:
-            folder.keep_run_id(tracker.run_id)
+            self._first(lambda: folder.keep_run_id(tracker.run_id))
             started = time.perf_counter()
             record = self._do(stage, folder, tracker, resume=resume)
             seconds = record.training.seconds if record.training else time.perf_counter() - started
@@ -116,9 +122,11 @@ class StageRunner:
         else:
             found = self.work.settle(self.model)
         steps = self.training.steps if self.training else 0
-        checkpointer = folder.checkpointer(self.work.fitted, self.work.config.to_dict())
+        checkpointer = folder.checkpointer(self.work.fitted, self.work.config)
         checkpointer.save_last(self.model, {}, step=steps, epoch=0, progress={})
         checkpointer.keep_last_as_best()
+        checkpointer.flush()
+        checkpointer.close()
         return replace(record, found=found, metrics=self.work.valid_metrics(self.model))
 
 

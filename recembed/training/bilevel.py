@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from recembed.batch import Batch
+from recembed.rows import Processes
 from recembed.training.batches import Batches
 from recembed.training.config import TrainingConfig
+from recembed.training.gradients import sum_gradients
 
 __all__ = ["BilevelSearch", "frozen"]
 
@@ -63,11 +65,12 @@ class BilevelSearch:
             for parameter in self.parameters:
                 parameter.requires_grad_(False)
 
-    def move(self, loss: Tensor) -> None:
-        """Move the parameters one step down the gradient of ``loss``; nothing else moves."""
+    def move(self, loss: Tensor, processes: Processes) -> None:
+        """Move the parameters one step down the gradient of the loss of all processes; nothing else moves."""
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
+        sum_gradients(processes, self.parameters)
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)

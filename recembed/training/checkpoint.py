@@ -1,48 +1,36 @@
 """Checkpoints: one folder, written beside and renamed, checksummed, without pickles.
 
 ``manifest.json``, ``config.yaml``, ``fitted/``, ``weights.safetensors`` (dense parameters and rows by table name) and,
-where training is to go on from it, ``training.safetensors`` (states of both optimisers, random generators).
+where training is to go on from it, ``training.safetensors`` (states of both optimisers, random generators). Several
+processes write ``weights-00001-of-00002.safetensors`` and so on, each its own parts of the rows, under the same names;
+any number of processes reads them, and so does ``HuggingFaceStorageReader`` of ``torch.distributed.checkpoint``. Its
+writers are not used: the plain one pickles its metadata, that for safetensors holds a whole file in memory once more,
+and neither has checksums.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
-from recembed.errors import CheckpointError, DataError
-from recembed.rows import RowStore
+from recembed.errors import CheckpointError
+from recembed.rows import Piece, Processes
 from recembed.schema.fitted import FittedSchema
-from recembed.training.folder_swap import link_or_copy, new_folder, whole_folder, write_text
 from recembed.training.manifest import Manifest, find_checkpoint, read_manifest, verify_files
-from recembed.training.tensor_file import copy_tensors, file_digest, read_tensors, tensor_shapes, write_tensors
+from recembed.training.pieces import processes_of, row_states, state_pieces, weight_pieces, weights
+from recembed.training.saved_tensors import SavedTensors
+from recembed.training.snapshot import Snapshot, copy_weights, on_all
 
-__all__ = ["copy_weights", "load_checkpoint", "load_training", "row_states", "save_checkpoint", "weights"]
-
-_CONFIG, _WEIGHTS, _TRAINING = "config.yaml", "weights.safetensors", "training.safetensors"
-
-
-def row_states(model: nn.Module) -> dict[str, Tensor]:
-    """Return the live optimiser states of all rows, by their names in ``model.state_dict()``."""
-    states: dict[str, Tensor] = {}
-    for place, module in model.named_modules():
-        if isinstance(module, RowStore):
-            prefix = f"{place}." if place else ""
-            weights = {f"{table}.weight" for table in module.tables}
-            states |= {prefix + name: values for name, values in module.named_tensors() if name not in weights}
-    return states
-
-
-def _named_row_states(model: nn.Module) -> dict[str, Tensor]:
-    return {f"rows/{name}": values for name, values in row_states(model).items()}
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the live dense parameters, buffers and rows of ``model``, by their names in ``model.state_dict()``."""
-    states = row_states(model)
-    return {name: values for name, values in model.state_dict().items() if name not in states}
+__all__ = [
+    "copy_weights",
+    "first_whole",
+    "load_checkpoint",
+    "load_training",
+    "row_states",
+    "save_checkpoint",
+    "weights",
+]
 
 
 def save_checkpoint(
@@ -58,6 +46,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint; the old one at ``folder`` stays until the new one is complete.
 
+    All processes that train the model call it.
+
     Args:
         folder: Where to; its parents are made.
         model: Whose weights.
@@ -72,68 +62,11 @@ def save_checkpoint(
     Raises:
         CheckpointError: the disk is full or the place cannot be written; the old checkpoint is whole.
     """
-    folder = Path(folder)
-    with _explained(folder), new_folder(folder) as beside:
-        files = _place_fitted(beside, fitted, whole_folder(folder)) if fitted else {}
-        write_text(beside / _CONFIG, yaml.safe_dump(dict(config or {}), sort_keys=False))
-        files[_CONFIG] = file_digest(beside / _CONFIG)
-        files[_WEIGHTS] = write_tensors(beside / _WEIGHTS, weights(model))
-        if training is not None:
-            files[_TRAINING] = write_tensors(beside / _TRAINING, {**_named_row_states(model), **training})
-        Manifest(
-            step=step,
-            epoch=epoch,
-            mapping_version=fitted.version if fitted else None,
-            files=files,
-            progress=progress or {},
-        ).write(beside)
+    folder, processes = Path(folder), processes_of(model)
+    words: dict[str, Any] = {"step": step, "epoch": epoch, "progress": progress or {}}
+    snapshot = Snapshot.of(model, training, processes.rank, fitted=fitted, config=config or {}, **words)
+    snapshot.write(folder, processes)
     return folder
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, DataError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        raise CheckpointError(
-            f"cannot write checkpoint {folder}: {cause.strerror or cause}; free some space or name a folder that can "
-            "be written; the checkpoint that was there before, if any, is untouched"
-        ) from error
-
-
-def _place_fitted(beside: Path, fitted: FittedSchema, previous: Path) -> dict[str, str]:
-    """Save the mapping, or link its files from the checkpoint before; return their checksums."""
-    try:
-        known, previous = read_manifest(previous), find_checkpoint(previous)
-    except CheckpointError:
-        known = None
-    if known and known.mapping_version == fitted.version:
-        files = {name: digest for name, digest in known.files.items() if name.startswith("fitted/")}
-        for name in files:
-            link_or_copy(previous / name, beside / name)
-        return files
-    fitted.save(beside / "fitted")
-    paths = (path for path in sorted((beside / "fitted").rglob("*")) if path.is_file())
-    return {path.relative_to(beside).as_posix(): file_digest(path) for path in paths}
-
-
-def copy_weights(source: Path, target: Path) -> None:
-    """Make checkpoint ``target`` from the weights, config and mapping of ``source``; files are linked, not written.
-
-    Raises:
-        CheckpointError: the place cannot be written.
-    """
-    manifest = read_manifest(source)
-    files = {name: digest for name, digest in manifest.files.items() if name != _TRAINING}
-    with _explained(target), new_folder(target) as beside:
-        for name in files:
-            link_or_copy(source / name, beside / name)
-        Manifest(step=manifest.step, epoch=manifest.epoch, mapping_version=manifest.mapping_version, files=files).write(
-            beside
-        )
 
 
 def load_checkpoint(folder: Path | str, model: nn.Module, fitted: FittedSchema | None = None) -> Manifest:
@@ -141,34 +74,52 @@ def load_checkpoint(folder: Path | str, model: nn.Module, fitted: FittedSchema |
 
     Args:
         folder: A checkpoint, or the folder that holds ``best`` and ``last``.
-        model: Built as the saved one; either row store may have written the rows.
+        model: Built as the saved one; any row store, of any number of processes, may have written the rows.
         fitted: The mapping in use; a checkpoint of another one is refused.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, of another mapping, or of another model.
     """
-    place = find_checkpoint(folder)
-    manifest = read_manifest(place)
-    verify_files(place, manifest)
+    place, manifest = first_whole([Path(folder)], processes_of(model))
     if fitted is not None and manifest.mapping_version is not None:
         fitted.check_version(manifest.mapping_version, f"checkpoint {place}")
-    wanted = weights(model)
-    _check_names(place / _WEIGHTS, wanted)
-    copy_tensors(place / _WEIGHTS, wanted)
+    paths = manifest.tensor_files(place, "weights")
+    saved, wanted = SavedTensors(paths), weight_pieces(model)
+    _check_names(place if len(paths) > 1 else paths[0], saved, wanted)
+    saved.copy_into(wanted)
     return manifest
 
 
-def _check_names(path: Path, wanted: Mapping[str, Tensor]) -> None:
-    saved = tensor_shapes(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+def first_whole(places: Sequence[Path], processes: Processes) -> tuple[Path, Manifest]:
+    """Return the first checkpoint of ``places`` that is whole; of its files every process reads some.
+
+    Raises:
+        CheckpointError: none is whole; says what is wrong with the first.
+    """
+    faults: list[Exception] = []
+    for folder in places:
+
+        def verify(folder: Path = folder) -> None:
+            verify_files(find_checkpoint(folder), read_manifest(folder), processes.rank, processes.count)
+
+        try:
+            on_all(processes, verify, folder)
+            return find_checkpoint(folder), read_manifest(folder)
+        except Exception as error:
+            faults.append(error)
+    raise faults[0]
+
+
+def _check_names(path: Path, saved: SavedTensors, wanted: Mapping[str, Piece]) -> None:
+    shapes = {name: piece.whole for name, piece in wanted.items()}
     faults = []
-    if missing := sorted(shapes.keys() - saved.keys()):
+    if missing := sorted(shapes.keys() - saved.shapes.keys()):
         faults.append(f"it lacks {_shown(missing)}")
-    if unexpected := sorted(saved.keys() - shapes.keys()):
+    if unexpected := sorted(saved.shapes.keys() - shapes.keys()):
         faults.append(f"the model has no {_shown(unexpected)}")
-    for name in sorted(shapes.keys() & saved.keys()):
-        if shapes[name] != saved[name]:
-            faults.append(f"{name} has shape {saved[name]}, the model's has {shapes[name]}")
+    for name in sorted(shapes.keys() & saved.shapes.keys()):
+        if shapes[name] != saved.shapes[name]:
+            faults.append(f"{name} has shape {saved.shapes[name]}, the model's has {shapes[name]}")
     if faults:
         raise CheckpointError(f"{path} is of another model: {'; '.join(faults[:4])}; build the model as in config.yaml")
 
@@ -185,16 +136,16 @@ def load_training(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the checkpoint holds weights only, or states of another row rule.
     """
-    path = find_checkpoint(folder) / _TRAINING
-    if not path.is_file():
+    place = find_checkpoint(folder)
+    paths = read_manifest(place).tensor_files(place, "training")
+    if not paths:
         raise CheckpointError(f"{folder} holds weights only, training cannot go on from it; use the 'last' checkpoint")
-    live = _named_row_states(model)
-    shapes = tensor_shapes(path)
-    saved = {name: shape for name, shape in shapes.items() if name.startswith("rows/")}
-    if saved != {name: tuple(values.shape) for name, values in live.items()}:
+    live, saved = state_pieces(model), SavedTensors(paths)
+    kept = {name.removeprefix("rows/"): shape for name, shape in saved.shapes.items() if name.startswith("rows/")}
+    if kept != {name: piece.whole for name, piece in live.items()}:
         raise CheckpointError(
-            f"{path} holds states of another row rule ({_shown(sorted(saved)) or 'none'}; the model has "
+            f"{paths[0]} holds states of another row rule ({_shown(sorted(kept)) or 'none'}; the model has "
             f"{_shown(sorted(live)) or 'none'}); resume with the row_optimizer of its config.yaml"
         )
-    copy_tensors(path, live)
-    return read_tensors(path, shapes.keys() - live.keys())
+    saved.copy_into(live, prefix="rows/")
+    return {name: saved.read(name) for name in saved.shapes if not name.startswith("rows/")}

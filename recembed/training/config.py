@@ -54,6 +54,9 @@ class TrainingConfig(BaseModel):
         early_stopping: None trains to the end; the best weights (by AUC) are kept all the same.
         evaluate_every: Steps between evaluations; they take place at the end of each epoch in any case.
         checkpoint_every: Steps between checkpoints; each evaluation writes one in any case.
+        checkpoints_kept: Checkpoints to go on from: the last one, and those before it, for the case that it is damaged.
+        checkpoint_in_background: Write checkpoints in a thread while training goes on; until one is written, a second
+            copy of all rows and their states is held in memory.
         seed: Of the order of rows, id dropout, fresh weights and dropout.
         shuffle: Read the training rows in a new order each epoch.
         threads: Threads of torch during training; None leaves them as they are.
@@ -73,6 +76,8 @@ class TrainingConfig(BaseModel):
     early_stopping: EarlyStopping | None = None
     evaluate_every: _AtLeastOne | None = None
     checkpoint_every: _AtLeastOne | None = None
+    checkpoints_kept: _AtLeastOne = 2
+    checkpoint_in_background: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     shuffle: bool = True
     threads: _AtLeastOne | None = None

@@ -1,20 +1,27 @@
 """Replace a whole folder so that a crash at any moment leaves the old one or the new one, complete.
 
 The new folder is written as ``NAME.tmp``; then ``NAME`` becomes ``NAME.old``, ``NAME.tmp`` becomes ``NAME``, and
-``NAME.old`` goes. Between the two renames ``NAME.old`` is the complete one, and ``whole_folder`` finds it.
+``NAME.old`` goes, unless some are kept: then it stays, and becomes ``NAME.old2`` the next time. Between the two renames
+``NAME.old`` is the complete one, and ``whole_folder`` finds it.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["link_or_copy", "new_folder", "whole_folder", "write_text"]
+__all__ = ["begin_folder", "drop_folder", "end_folder", "kept_folders", "link_or_copy", "whole_folder", "write_text"]
 
 
-def _old(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".old")
+def _old(folder: Path, number: int = 1) -> Path:
+    return folder.with_name(f"{folder.name}.old{number if number > 1 else ''}")
+
+
+def kept_folders(folder: Path) -> list[Path]:
+    """Return ``folder`` and those kept before it, newest first, as far as they are there."""
+    older = [_old(folder, 1)]
+    while older[-1].is_dir():
+        older.append(_old(folder, len(older) + 1))
+    return [place for place in (folder, *older[:-1]) if place.is_dir()]
 
 
 def whole_folder(folder: Path) -> Path:
@@ -22,37 +29,45 @@ def whole_folder(folder: Path) -> Path:
     return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 
 
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a fresh folder beside ``folder``; on leaving without an error it takes the place of ``folder``.
-
-    On an error it is removed, and what ``folder`` held stays as it was.
+def begin_folder(folder: Path) -> Path:
+    """Return a fresh folder beside ``folder``, to be filled and then given to ``end_folder`` or ``drop_folder``.
 
     Raises:
         OSError: the disk is full, the place cannot be written, or ``folder`` is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(20, "a file is in the way", str(folder))
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    drop_folder(folder)
+    beside = _beside(folder)
     beside.mkdir(parents=True)
-    try:
-        yield beside
-        for inner in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
-            _sync(inner)
-        _swap(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    return beside
 
 
-def _swap(beside: Path, folder: Path) -> None:
+def end_folder(folder: Path, *, keep: int = 1) -> None:
+    """Put the folder that was begun in the place of ``folder``; ``keep`` of them stay, the new one included."""
+    beside = _beside(folder)
+    for inner in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
+        _sync(inner)
     if folder.exists():
+        for number in range(len(kept_folders(folder)), 1, -1):
+            shutil.rmtree(_old(folder, number), ignore_errors=True)
+            if number <= keep - 1 and _old(folder, number - 1).exists():
+                _old(folder, number - 1).rename(_old(folder, number))
         shutil.rmtree(_old(folder), ignore_errors=True)
         folder.rename(_old(folder))
     beside.rename(folder)
     _sync(folder.parent)
-    shutil.rmtree(_old(folder), ignore_errors=True)
+    if keep == 1:
+        shutil.rmtree(_old(folder), ignore_errors=True)
+
+
+def drop_folder(folder: Path) -> None:
+    """Forget the folder that was begun; what ``folder`` held stays as it was."""
+    shutil.rmtree(_beside(folder), ignore_errors=True)
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".tmp")
 
 
 def _sync(folder: Path) -> None:

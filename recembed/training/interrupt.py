@@ -5,6 +5,10 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+import torch
+
+from recembed.rows import Processes
+
 __all__ = ["Interrupt"]
 
 
@@ -14,15 +18,37 @@ class Interrupt:
     The second signal goes to the handler from before (Ctrl-C: ``KeyboardInterrupt``; SIGTERM: the process ends).
     Outside the main thread python allows no handlers, and nothing changes.
 
+    Of several processes some may get the signal and others not, or at another step: ``asked`` is True only after all
+    have heard of it (``agree``), so that they stop after the same step.
+
+    Args:
+        together: Whether several processes train together.
+
     >>> with Interrupt() as interrupt:
     ...     signal.raise_signal(signal.SIGTERM)
     ...     interrupt.asked
     True
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, *, together: bool = False) -> None:
+        self.heard = self._agreed = False
+        self._together = together
         self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether training is to stop."""
+        return self._agreed if self._together else self.heard
+
+    def agree(self, any_heard: bool) -> None:
+        """Take note of whether any process got a signal; all processes call it at the same place."""
+        self._agreed |= any_heard
+
+    def asked_by_any(self, processes: Processes) -> bool:
+        """Return ``asked``, after asking all processes."""
+        if self._together:
+            self.agree(bool(processes.total(torch.tensor([float(self.heard)])).item()))
+        return self.asked
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
@@ -38,7 +64,7 @@ class Interrupt:
         self._before.clear()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.heard:
             self.__exit__(None, None, None)
             signal.raise_signal(number)
-        self.asked = True
+        self.heard = True

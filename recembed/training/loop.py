@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from recembed.batch import Batch
+from recembed.errors import CheckpointError
 from recembed.evaluation.checks import check_rows
-from recembed.evaluation.evaluate import point_metrics, predict_logits
+from recembed.evaluation.evaluate import point_metrics
 from recembed.training.batches import Batches
-from recembed.training.checkpoint import weights
 from recembed.training.checkpointer import Checkpointer
 from recembed.training.config import EarlyStopping, TrainingConfig
 from recembed.training.interrupt import Interrupt
+from recembed.training.pieces import weights
+from recembed.training.predictions import gathered_logits
 from recembed.training.progress import ProgressBar
 from recembed.training.state import Best, RunState, random_tensors, restore_random, seed_everything
 from recembed.training.step import Stepper
@@ -71,17 +73,25 @@ class TrainingLoop:
 
     def begin(self, *, resume: bool) -> None:
         """Seed the generators, or go back to where the last checkpoint was written."""
-        if not (resume and self.checkpoint and self.checkpoint.has_last()):
-            seed_everything(self.config.seed)
+        processes = self.stepper.processes
+        processes.agree("the number of batches", self._per_epoch)
+        seed_everything((self.config.seed + processes.rank) % 2**32)
+        if not (resume and self.checkpoint and processes.first_does(self.checkpoint.has_last)):
             return
-        manifest, tensors = self.checkpoint.load_last(self.model)
+        manifest, tensors, warning = self.checkpoint.load_last(self.model)
         self.stepper.resume(tensors, manifest.progress)
         self.state = RunState.from_json(manifest.progress["run"])
+        self.state.warnings += [warning] if warning else []
         self._saved = (self.state.step, self.state.evaluated)
+        if manifest.progress.get("batches", self._per_epoch) != self._per_epoch:
+            raise CheckpointError(
+                f"the run began with {manifest.progress['batches']} batches an epoch, now there are {self._per_epoch}: a "
+                "last batch of fewer rows than processes is left out; go on with as many processes as before"
+            )
         self.train.resume(manifest.progress["data"])
-        restore_random(tensors)
+        restore_random(tensors, processes.rank)
         best = self.state.best
-        if best and best.step == self.state.step != self.checkpoint.best_step():
+        if best and best.step == self.state.step != processes.first_does(self.checkpoint.best_step):
             self.checkpoint.keep_last_as_best()  # the run was killed between the two
 
     def loop(self, bar: ProgressBar) -> Stopped:
@@ -121,10 +131,11 @@ class TrainingLoop:
         state = self.state
         if self.stepper.device.type != "cpu":
             batch = batch.to(self.stepper.device)
-        self._losses.append(self.stepper(batch, state.step))
+        self._losses.append(self.stepper(batch, state.step, stop=self.interrupt.heard))
+        self.interrupt.agree(self.stepper.stop)
         self._last_batch = batch
         state.step += 1
-        state.samples += len(batch)
+        state.samples += round(len(batch) / self.stepper.processes.share) if len(batch) else 0
         if len(self._losses) >= _LOG_EVERY:
             self._flush()
         now = time.perf_counter()
@@ -197,25 +208,26 @@ class TrainingLoop:
         return True
 
     def _measure(self, valid: Iterable[Batch]) -> tuple[dict[str, float], list[str]]:
-        def until_interrupted(batches: Iterable[Batch]) -> Iterator[Batch]:
-            for count, batch in enumerate(batches):
-                if count and self.interrupt.asked:
-                    return
-                yield batch
-
-        labels, logits = predict_logits(self.model, until_interrupted(valid), self.stepper.device)
+        stepper = self.stepper
+        labels, logits = gathered_logits(self.model, valid, stepper.processes, stepper.device, self.interrupt)
         if np.isnan(logits).any():
             raise self.stepper.explain_logits(valid, self.state.step)
         return point_metrics(*check_rows(labels, logits, "logits"))
 
-    def finish(self) -> None:
-        """Write what is still to be written and load the best weights back."""
+    def finish(self, stopped: Stopped) -> None:
+        """Write what is still to be written and, but for an interrupted training, load the best weights back."""
+        if stopped == "interrupted":
+            if self.checkpoint is not None:
+                self.checkpoint.flush()
+            return
         self._save()
         best = self.state.best
         if self.checkpoint is not None and best is None:
             self.checkpoint.keep_last_as_best()
+            self.checkpoint.flush()
         elif best is None or best.step == self.state.step:
-            return
+            if self.checkpoint is not None:
+                self.checkpoint.flush()
         elif self.checkpoint is not None:
             self.checkpoint.load_best(self.model)
         elif self._best_weights is not None:
@@ -227,12 +239,12 @@ class TrainingLoop:
         if self.checkpoint is None or self._saved == (self.state.step, self.state.evaluated):
             return
         self._flush()
-        tensors, progress = self.stepper.state()
+        state, (tensors, progress) = self.state, self.stepper.state()
         self.checkpoint.save_last(
             self.model,
-            random_tensors() | tensors,
-            step=self.state.step,
+            random_tensors(self.stepper.processes.rank) | tensors,
+            step=state.step,
             epoch=self.epoch,
-            progress={"run": self.state.to_json(), "data": self.train.state(), **progress},
+            progress=progress | {"run": state.to_json(), "data": self.train.state(), "batches": self._per_epoch},
         )
         self._saved = (self.state.step, self.state.evaluated)

@@ -10,10 +10,21 @@ from recembed.errors import CheckpointError
 from recembed.training.folder_swap import whole_folder, write_text
 from recembed.training.tensor_file import file_digest
 
-__all__ = ["Manifest", "find_checkpoint", "read_manifest", "verify_files"]
+__all__ = ["CONFIG", "Manifest", "find_checkpoint", "read_manifest", "tensor_file", "verify_files"]
 
+CONFIG = "config.yaml"
 _FORMAT = 1
 _NAME = "manifest.json"
+
+
+def tensor_file(kind: str, rank: int, count: int) -> str:
+    """Return the name of the file of process ``rank``.
+
+    >>> tensor_file("weights", 0, 1), tensor_file("training", 1, 4)
+    ('weights.safetensors', 'training-00002-of-00004.safetensors')
+    """
+    part = f"-{rank + 1:05}-of-{count:05}" if count > 1 else ""
+    return f"{kind}{part}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,10 @@ class Manifest:
     files: dict[str, str]
     progress: dict[str, Any] = field(default_factory=dict)
     format: int = _FORMAT
+
+    def tensor_files(self, folder: Path, kind: str) -> list[Path]:
+        """Return the paths of the ``weights`` or ``training`` files, those of all processes."""
+        return sorted(folder / name for name in self.files if name.startswith(kind))
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json``; it is on disk when this returns."""
@@ -84,13 +99,13 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise CheckpointError(f"{path} was changed after it was saved ({error}); restore it or train again") from error
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Refuse a checkpoint of which a file is missing or was changed.
+def verify_files(folder: Path, manifest: Manifest, rank: int = 0, count: int = 1) -> None:
+    """Refuse a checkpoint of which a file is missing or was changed; of ``count`` processes each reads some files.
 
     Raises:
         CheckpointError: names the file.
     """
-    for name, digest in manifest.files.items():
+    for name, digest in list(manifest.files.items())[rank::count]:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; restore it, or use another checkpoint")

@@ -5,14 +5,16 @@ Axes: ``B`` rows, ``W`` numeric columns, ``L`` labels, ``R`` rows of a table.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recembed.batch import Batch
-from recembed.rows import RowStore
+from recembed.rows import Piece, RowStore
 from recembed.schema.feature import Schema
+from recembed.training.pieces import processes_of
 
 __all__ = ["find_nonfinite"]
 
@@ -25,19 +27,25 @@ _ROWS_FIX = "lower embeddings.row_optimizer.learning_rate"
 def find_nonfinite(model: nn.Module, batch: Batch, forward: Callable[[], object]) -> str:
     """Return in words where a value that is not finite began, and what helps.
 
+    All processes that train the model call it, each with its own batch.
+
     Args:
         model: The model.
         batch: What it was given; NaN in ``numeric`` means missing and is the model's business, infinity is not.
         forward: Repeats the computation on that batch.
     """
-    found = _in_batch(model, batch) or _in_rows(model) or _in_parameters(model) or _in_layers(model, forward)
-    if found is None:
-        return "the loss itself: every layer gives finite numbers for this batch; look at the objective"
-    missing = torch.isnan(batch.numeric).sum(0)  # [W]
-    if found.startswith("layer") and missing.any():
-        column = int(missing.argmax())
-        found += f" ({_numeric_name(model, column)} is NaN, that is missing, in {int(missing[column])} rows)"
-    return found
+    processes = processes_of(model)
+    looks: tuple[Callable[[], str | None], ...] = (
+        partial(_in_batch, model, batch),
+        partial(_in_rows, model),
+        partial(_in_parameters, model),
+        partial(_in_layers, model, batch, forward),
+    )
+    for look in looks:
+        for rank, found in enumerate(processes.tell(look())):
+            if found is not None:
+                return f"{found} (on rank {rank})" if processes.count > 1 else str(found)
+    return "the loss itself: every layer gives finite numbers for this batch; look at the objective"
 
 
 def _in_batch(model: nn.Module, batch: Batch) -> str | None:
@@ -64,13 +72,22 @@ def _numeric_name(model: nn.Module, column: int) -> str:
 
 def _in_rows(model: nn.Module) -> str | None:
     stores = [module for module in model.modules() if isinstance(module, RowStore)]
-    tables = [(name, store.rows(name)) for store in stores for name in store.tables]
-    states = [(f"{n} ({s})", v) for store in stores for n in store.tables for s, v in store.optimizer_rows(n).items()]
-    for name, rows in (*tables, *states):
-        first, count = _bad_rows(rows)
+    pieces = [named for store in stores for named in store.named_pieces()]
+    for name, piece in sorted(pieces, key=lambda named: not named[0].endswith(".weight")):
+        first, count = _bad_rows(piece.values)
         if count:
-            return f"table {name!r}: row {first}{f' and {count - 1} more' if count > 1 else ''}; {_ROWS_FIX}"
+            more = f" and {count - 1} more" if count > 1 else ""
+            return f"table {_table_name(name)!r}: row {_first_row(piece) + first}{more}; {_ROWS_FIX}"
     return None
+
+
+def _first_row(piece: Piece) -> int:
+    return piece.start[0] if piece.start else 0
+
+
+def _table_name(name: str) -> str:
+    table, _, state = name.rpartition(".")
+    return table if state == "weight" else f"{table} ({state})"
 
 
 def _bad_rows(rows: Tensor) -> tuple[int, int]:
@@ -91,9 +108,10 @@ def _in_parameters(model: nn.Module) -> str | None:
     return None
 
 
-def _in_layers(model: nn.Module, forward: Callable[[], object]) -> str | None:
+def _in_layers(model: nn.Module, batch: Batch, forward: Callable[[], object]) -> str | None:
     """Run the model once more; layers are heard in the order in which they finish, so inner ones come first."""
     found: list[str] = []
+    missing = torch.isnan(batch.numeric).sum(0)  # [W]
 
     def listen(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
@@ -114,6 +132,9 @@ def _in_layers(model: nn.Module, forward: Callable[[], object]) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
+    if found and missing.any():
+        column = int(missing.argmax())
+        found[0] += f" ({_numeric_name(model, column)} is NaN, that is missing, in {int(missing[column])} rows)"
     return found[0] if found else None
 
 

@@ -79,8 +79,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_tensors() -> dict[str, Tensor]:
-    """Return the states of the global generators of python, numpy and torch."""
+def random_tensors(rank: int = 0) -> dict[str, Tensor]:
+    """Return the states of the global generators of python, numpy and torch in process ``rank``."""
     _, words, spare = random.getstate()
     legacy: Any = np.random.get_state()
     tensors = {
@@ -92,11 +92,22 @@ def random_tensors() -> dict[str, Tensor]:
     }
     if torch.cuda.is_available():
         tensors |= {f"random/cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    return tensors
+    return {name.replace("random/", _generators(rank)): state for name, state in tensors.items()}
 
 
-def restore_random(tensors: Mapping[str, Tensor]) -> None:
-    """Put the global generators back to what ``random_tensors`` saw; other devices' generators are left alone."""
+def _generators(rank: int) -> str:
+    return f"random/rank-{rank}/" if rank else "random/"
+
+
+def restore_random(tensors: Mapping[str, Tensor], rank: int = 0) -> None:
+    """Put the generators back to what ``random_tensors`` saw in process ``rank``; other devices' are left alone.
+
+    A process that there was not keeps its own.
+    """
+    prefix = _generators(rank)
+    if f"{prefix}torch" not in tensors:
+        return
+    tensors = {name.replace(prefix, "random/"): state for name, state in tensors.items() if name.startswith(prefix)}
     torch.set_rng_state(tensors["random/torch"])
     spare = tensors["random/python_spare"].tolist()
     random.setstate((3, tuple(tensors["random/python"].tolist()), spare[0] if spare else None))

@@ -15,8 +15,10 @@ from recembed.evaluation.evaluate import evaluation_mode
 from recembed.rows import RowStore
 from recembed.training.bilevel import BilevelSearch
 from recembed.training.config import TrainingConfig
+from recembed.training.gradients import batch_statistics, sum_gradients
 from recembed.training.nonfinite import find_nonfinite
 from recembed.training.objectives import AddsLoss, Objective
+from recembed.training.pieces import processes_of
 from recembed.training.state import load_optimizer, optimizer_tensors
 
 __all__ = ["Stepper"]
@@ -25,6 +27,8 @@ __all__ = ["Stepper"]
 class Stepper:
     """Moves the weights by one batch: rows inside backward, dense parameters by their optimiser.
 
+    Several processes take a step together, each with its rows of the global batch, whose mean loss they go down.
+
     Args:
         model: The model.
         objective: What is minimised.
@@ -32,6 +36,10 @@ class Stepper:
         steps: Steps of the whole run, for the schedule.
         device: Where the model is.
         search: Parameters that other batches move, before each step.
+
+    Attributes:
+        processes: Those that take steps together.
+        stop: Whether any of them asked to stop, at the last step.
     """
 
     def __init__(
@@ -54,38 +62,51 @@ class Stepper:
         stores = [module for module in model.modules() if isinstance(module, RowStore)]
         self._stores = [(store, store.optimizer.learning_rate) for store in stores if store.optimizer]
         self._factor: float | None = None
+        self.processes, self.stop = processes_of(model), False
+        self._statistics = batch_statistics(model) if self.processes.count > 1 else []
 
-    def __call__(self, batch: Batch, step: int) -> Tensor:
-        """Do step number ``step`` (from 0) and return its loss, detached.
+    def __call__(self, batch: Batch, step: int, *, stop: bool = False) -> Tensor:
+        """Do step number ``step`` (from 0) and return the loss of all processes, detached; ``stop`` is told to all.
 
         Raises:
             TrainingError: the loss is not finite; rows and parameters are as before the step.
         """
         self._set_learning_rates(self.config.schedule.factor(step, self.steps))
         if self.search is not None:
-            self._search(self.search, step)
+            self._search(self.search, step, stop)
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
-        loss = self._finite_loss(batch, step)
+        loss, mean = self._finite_loss(batch, step, stop)
         loss.backward()  # type: ignore[no-untyped-call]
+        sum_gradients(self.processes, self._parameters, self._statistics)
         if self.optimizer is not None:
             if self.config.clip_norm is not None:
                 self._clip(self.config.clip_norm, step)
             self.optimizer.step()
-        return loss.detach()
+        return mean
 
-    def _search(self, search: BilevelSearch, step: int) -> None:
+    def _search(self, search: BilevelSearch, step: int, stop: bool) -> None:
         batch = search.next_batch()
         if self.device.type != "cpu":
             batch = batch.to(self.device)
         with search.in_training():
-            search.move(self._finite_loss(batch, step))
+            search.move(self._finite_loss(batch, step, stop)[0], self.processes)
 
-    def _finite_loss(self, batch: Batch, step: int) -> Tensor:
+    def _finite_loss(self, batch: Batch, step: int, stop: bool) -> tuple[Tensor, Tensor]:
+        """Return the loss of this process, with gradient, and the mean over the rows of all."""
         loss = self.loss(batch)
-        if self.device.type == "cpu" and not math.isfinite(loss.item()):  # elsewhere .item() would make the step wait
-            raise self.explain(batch, step, loss.item())
-        return loss
+        mean = loss.detach() if self.processes.count == 1 else self._mean(loss, len(batch), stop)
+        if self.device.type == "cpu" and not math.isfinite(mean.item()):  # elsewhere .item() would make the step wait
+            raise self.explain(batch, step, mean.item())
+        return loss, mean
+
+    def _mean(self, loss: Tensor, rows: int, stop: bool) -> Tensor:
+        own = torch.tensor([0.0, rows, stop], dtype=torch.float64, device=loss.device)
+        if rows:  # the mean of no rows is NaN
+            own[0] = loss.detach().double() * rows
+        summed = self.processes.total(own)
+        self.processes.share, self.stop = rows / float(summed[1]), bool(summed[2])
+        return summed[0] / summed[1]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what a step depends on beside the weights: the optimisers' states, and positions JSON can hold."""
@@ -123,7 +144,7 @@ class Stepper:
         with evaluation_mode(self.model), torch.no_grad():
             for batch in batches:
                 given = batch.to(self.device)
-                if torch.isnan(self.model(given)).any():
+                if any(self.processes.tell(bool(torch.isnan(self.model(given)).any()))):
                     where = find_nonfinite(self.model, given, partial(self.model, given))
                     return TrainingError(f"step {step}: logits of validation rows are NaN; it began in {where}")
         return TrainingError(f"step {step}: logits of validation rows were NaN, but not when computed once more")

@@ -1,21 +1,25 @@
-"""Safetensors files, written and read in pieces, so that big tables never lie in memory twice.
+"""Safetensors files, written in pieces, so that big tables never lie in memory twice.
 
 The library's own writer asks for all tensors at once, contiguous and apart from each other in memory; rows of a
-store are views of a stack. Reading is the library's.
+store are views of a stack. Reading (``saved_tensors``) is the library's.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-__all__ = ["copy_tensors", "file_digest", "read_tensors", "tensor_shapes", "write_tensors"]
+from recembed.rows import Piece
+
+__all__ = ["PLACES", "file_digest", "piece_rows", "write_tensors"]
+
+PLACES = "DCP_SHARDING_INFO"
+"""Where ``torch.distributed.checkpoint`` looks for the places of parts in a file of safetensors, and so do we."""
 
 _PIECE_BYTES = 1 << 26
 _DTYPES = {
@@ -32,30 +36,38 @@ _DTYPES = {
 }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write ``tensors`` and return the SHA-256 of the file, which is on disk when this returns.
+def write_tensors(path: Path, pieces: Mapping[str, Piece]) -> str:
+    """Write tensors or parts of them; return the SHA-256 of the file, which is on disk when this returns.
+
+    Where a part is not the whole, the header says where each part begins, in the words that the
+    ``HuggingFaceStorageReader`` of ``torch.distributed.checkpoint`` reads.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     digest = hashlib.sha256()
     with path.open("wb") as file:
+        tensors = {name: piece.values for name, piece in pieces.items()}
         order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps every tensor aligned
-        pieces: Iterator[bytes | memoryview] = chain(
-            [_header(order, tensors)], *(_pieces(tensors[name]) for name in order)
+        parts: Iterator[bytes | memoryview] = chain(
+            [_header(order, pieces)], *(_parts(tensors[name]) for name in order)
         )
-        for piece in pieces:
-            digest.update(piece)
-            file.write(piece)
+        for part in parts:
+            digest.update(part)
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
 
 
-def _header(order: list[str], tensors: Mapping[str, Tensor]) -> bytes:
-    entries, start = {}, 0
+def _header(order: list[str], pieces: Mapping[str, Piece]) -> bytes:
+    entries: dict[str, dict[str, object]] = {}
+    start = 0
+    if any(tuple(piece.values.shape) != piece.whole for piece in pieces.values()):
+        places = {name: {"saved_offsets": list(pieces[name].start)} for name in order}
+        entries["__metadata__"] = {"format": "pt", PLACES: json.dumps(places)}
     for name in order:
-        tensor = tensors[name]
+        tensor = pieces[name].values
         end = start + tensor.numel() * tensor.element_size()
         entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
@@ -64,44 +76,20 @@ def _header(order: list[str], tensors: Mapping[str, Tensor]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _pieces(tensor: Tensor) -> Iterator[memoryview]:
+def _parts(tensor: Tensor) -> Iterator[memoryview]:
     whole = tensor.detach()
     if whole.ndim == 0:
         whole = whole.reshape(1)
     if whole.numel() == 0:
         return
-    for part in torch.split(whole, _piece_rows(whole)):
+    for part in torch.split(whole, piece_rows(whole)):
         yield part.cpu().contiguous().view(torch.uint8).numpy().reshape(-1).data
 
 
-def _piece_rows(tensor: Tensor) -> int:
+def piece_rows(tensor: Tensor) -> int:
+    """Return how many rows of ``tensor`` are held in memory a second time, at most."""
     row_bytes = tensor.numel() * tensor.element_size() // tensor.shape[0]
     return max(_PIECE_BYTES // max(row_bytes, 1), 1)
-
-
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor in the file."""
-    with safe_open(path, framework="pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
-def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """Return the named tensors of the file, in memory of their own."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in names}
-
-
-@torch.no_grad()
-def copy_tensors(path: Path, into: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Copy tensors ``prefix + name`` of the file into live tensors of the same shapes, piece by piece."""
-    with safe_open(path, framework="pt") as file:
-        for name, live in into.items():
-            if live.ndim == 0 or live.numel() == 0:
-                live.copy_(file.get_tensor(prefix + name))
-                continue
-            saved, rows = file.get_slice(prefix + name), _piece_rows(live)
-            for start in range(0, live.shape[0], rows):
-                live[start : start + rows].copy_(saved[start : start + rows])
 
 
 def file_digest(path: Path) -> str:

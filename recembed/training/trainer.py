@@ -90,6 +90,8 @@ class Trainer:
     ) -> TrainResult:
         """Train, and leave the model with its best weights, in evaluation mode.
 
+        Processes whose row stores train together call it alike, each with its own slice of every batch.
+
         Evaluation takes place at the end of each epoch and every ``evaluate_every`` steps. Without ``checkpoint`` the
         best weights are kept in memory, a second copy of all rows. Ctrl-C or SIGTERM ends the training after its
         step: the last checkpoint is written and the weights stay as they are.
@@ -107,19 +109,27 @@ class Trainer:
             TrainingError: a loss is not finite; names the step and where it began.
             CheckpointError: a checkpoint cannot be written, or the one to resume from does not fit.
             ConfigError: the schedule's warm-up is longer than the run.
+            TrainingError: the processes differ in the number of batches, or one does not answer.
         """
         steps = self.config.epochs * len(train)
         stepper = Stepper(self.model, objective, self.config, steps, self.device, search)
-        with _threads(self.config.threads), Interrupt() as interrupt, nullcontext() if search is None else search:
+        interrupt = Interrupt(together=stepper.processes.count > 1)
+        with _threads(self.config.threads), interrupt, nullcontext() if search is None else search:
             loop = TrainingLoop(stepper, train, valid, checkpoint=checkpoint, tracker=self.tracker, interrupt=interrupt)
-            loop.begin(resume=resume)
-            self.model.train()
-            with ProgressBar(steps, loop.state.step, shown=self.progress) as bar:
-                stopped = loop.loop(bar)
-            if stopped != "interrupted":
-                loop.finish()
+            try:
+                loop.begin(resume=resume)
+                self.model.train()
+                with ProgressBar(steps, loop.state.step, shown=self._shown(stepper.processes.rank)) as bar:
+                    stopped = loop.loop(bar)
+                loop.finish(stopped)
+            finally:
+                if checkpoint is not None:
+                    checkpoint.close()
             self.model.eval()
         return _result(loop, stopped)
+
+    def _shown(self, rank: int) -> bool | None:
+        return False if rank else self.progress
 
 
 def _result(loop: TrainingLoop, stopped: Stopped) -> TrainResult:

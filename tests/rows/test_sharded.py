@@ -12,7 +12,8 @@ from recembed.rows import SGD, Adagrad, Adam, PlainStore, RowOptimizer, RowStore
 from recembed.rows.fresh import fresh_rows
 from recembed.rows.process_group import ProcessGroup
 from recembed.rows.row_table import Part
-from recembed.rows.sharded import ShardedStore, ShardedStores
+from recembed.rows.sharded import ShardedStore
+from recembed.rows.sharded_stores import ShardedStores
 from recembed.rows.sharding_plan import ShardingPlan, TablePlan
 from tests.embedding.fixtures import batch, fitted
 from tests.embedding.test_contract import CASES

@@ -16,8 +16,8 @@ from torch import nn
 
 from recembed.errors import CheckpointError
 from recembed.schema.fitted import FittedSchema
-from recembed.training import checkpoint as checkpoint_module
 from recembed.training import find_checkpoint, load_checkpoint, read_manifest, save_checkpoint
+from recembed.training import snapshot as snapshot_module
 from recembed.training.checkpoint import copy_weights, load_training, row_states, weights
 from tests.training.planted import make_model, planted
 
@@ -177,7 +177,7 @@ def test_a_full_or_read_only_disk_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str, number: int, words: str
 ) -> None:
     save_checkpoint(tmp_path / "c", nn.Linear(1, 1), step=1)
-    monkeypatch.setattr(checkpoint_module, writer, fails(number))
+    monkeypatch.setattr(snapshot_module, writer, fails(number))
     with pytest.raises(CheckpointError, match=rf"cannot write checkpoint .*c: {words}; free some space .* untouched"):
         save_checkpoint(tmp_path / "c", nn.Linear(1, 1), step=2)
     assert [path.name for path in tmp_path.iterdir()] == ["c"]

@@ -1,0 +1,37 @@
+"""Gradients of dense parameters and statistics of batches, summed over processes in one message."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from recembed.rows import Processes
+
+__all__ = ["batch_statistics", "sum_gradients"]
+
+
+def batch_statistics(model: nn.Module) -> list[Tensor]:
+    """Return what batch normalisation keeps of the batches so far, which is of this process's rows alone."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [values for norm in norms for values in (norm.running_mean, norm.running_var) if values is not None]
+
+
+@torch.no_grad()
+def sum_gradients(processes: Processes, parameters: Sequence[nn.Parameter], means: Sequence[Tensor] = ()) -> None:
+    """Replace each gradient by the sum over all processes, each weighed by its share of the rows; ``means`` likewise.
+
+    A parameter that no process has a gradient of keeps none.
+    """
+    if processes.count == 1 or not (parameters or means):
+        return
+    device = (parameters[0] if parameters else means[0]).device
+    there = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    weighed = [values.flatten().float() * processes.share for values in (*gradients, *means)]
+    summed = processes.total(torch.cat([there, *weighed]))
+    parts = torch.split(summed, [len(there), *(len(values) for values in weighed)])
+    for parameter, any_, part in zip(parameters, parts[0].tolist(), parts[1:], strict=False):
+        parameter.grad = part.view_as(parameter).to(parameter.dtype) if any_ else None
+    for values, part in zip(means, parts[1 + len(parameters) :], strict=True):
+        values.copy_(part.view_as(values))
