@@ -16,8 +16,8 @@ PACKAGE = Path(recembed.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     *("errors", "hashing", "versions", "settings", "sources", "schema", "batch", "data"),
-    *("rows", "embedded", "pooling", "tables", "graph", "numeric", "embedding"),
-    *("models", "evaluation", "training", "config", "export", "serve", "pyfunc", "run"),
+    *("rows", "embedded", "pooling", "tables", "graph", "numeric", "items", "embedding"),
+    *("models", "evaluation", "training", "retrieval", "config", "export", "serve", "pyfunc", "run"),
     *("doctor", "quickstart", "compare", "cli", "__main__"),
 )
 """A room may import itself and the rooms before it."""
@@ -27,11 +27,22 @@ DOORS = {
     "fbgemm_gpu": ("rows/torchrec.py",),
     "mlflow": ("training/mlflow_tracking.py",),
     "faiss": ("export/faiss_index.py",),
+    "sentence_transformers": ("items/text_tower.py",),
+    "huggingface_hub": ("items/hub.py",),
+    "transformers": ("items/hub.py", "items/image_tower.py"),
+    "timm": ("items/image_tower.py",),
+    "PIL": ("items/image_tower.py",),
     "matplotlib": ("quickstart/chart.py", "compare/chart.py"),
 }
 """The only files that may import each package."""
 
-DISTRIBUTIONS = {"faiss": "faiss-cpu", "fbgemm_gpu": "fbgemm-gpu", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "fbgemm_gpu": "fbgemm-gpu",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def imports(file: Path) -> list[str]:
