@@ -7,18 +7,14 @@ from recembed.embedding.tables import build_tables, table_specs
 from recembed.errors import ConfigError
 from recembed.rows import ServedDtype, served_row_bytes
 from recembed.schema.fitted import FittedSchema
-from recembed.tables import Table
+from recembed.tables import Table, TableConfig
 
-__all__ = ["exact_bytes", "fit_to_budget", "own_bytes", "served_bytes", "served_rows"]
+__all__ = ["exact_bytes", "fit_to_budget", "served_bytes", "served_rows"]
 
 _SMALLEST = 1e-6
 _STEPS = 40
 _CLOSE = 0.002
-
-
-def own_bytes(table: Table) -> int:
-    """Return the bytes that a table takes: its row tables and what it keeps beside them."""
-    return sum({slot.name: slot.bytes for slot in table.slots}.values()) + table.overhead_bytes
+_NARROWING = 5
 
 
 def served_bytes(tables: Iterable[Table], dtype: ServedDtype = "float32") -> int:
@@ -60,7 +56,8 @@ def fit_to_budget(
 
     The budget is ``config.embedding_budget``, or ``config.ratio`` of the exact tables; without either the config
     comes back as it is. Methods without a ``ratio`` and those with a number of rows of their own keep their size.
-    Bytes are those of vectors and first-order weights together, remaps, codes and dense parameters included.
+    Bytes are those of vectors and first-order weights together, remaps, codes and dense parameters included. Where the
+    budget is out of reach with the small features exact, an ``exact_below`` that was not set becomes 0.
 
     Args:
         fitted: Schema with its vocabularies.
@@ -71,11 +68,12 @@ def fit_to_budget(
     Raises:
         ConfigError: the smallest possible tables are larger than the budget; the message says how large they are.
     """
-    if config.embedding_budget is None and config.ratio is None:
+    if config.ratio is not None:
+        budget = int(config.ratio * exact_bytes(fitted, config, parts))
+    elif config.embedding_budget is not None:
+        budget = config.embedding_budget
+    else:
         return config
-    budget = config.embedding_budget
-    if budget is None:
-        budget = int(_given(config.ratio) * exact_bytes(fitted, config, parts))
 
     def size(ratio: float) -> int:
         sized = _resized(config, ratio)
@@ -86,6 +84,8 @@ def fit_to_budget(
     if largest <= budget:
         return _resized(config, 1.0)
     smallest, low = _smallest(size)
+    if smallest > budget and _compressible(config) != config:
+        return fit_to_budget(fitted, _compressible(config), parts, seed)
     if smallest > budget:
         raise ConfigError(_too_small(config, budget, smallest, largest))
     high = 1.0
@@ -98,21 +98,41 @@ def fit_to_budget(
     return _resized(config, low)
 
 
-def _given(ratio: float | None) -> float:
-    assert ratio is not None
-    return ratio
-
-
 def _smallest(size: Callable[[float], int]) -> tuple[int, float]:
     """Return the smallest bytes and their ratio; methods refuse ratios they cannot build, so it is searched for."""
-    ratio = _SMALLEST
+    low, high = 0.0, _SMALLEST
     while True:
         try:
-            return size(ratio), ratio
+            found = size(high)
+            break
         except ConfigError:
-            if ratio >= 1:
+            if high >= 1:
                 raise
-            ratio = min(ratio * 2, 1.0)
+            low, high = high, min(high * 2, 1.0)
+    for _ in range(_NARROWING if low else 0):
+        try:
+            found, high = size((low + high) / 2), (low + high) / 2
+        except ConfigError:
+            low = (low + high) / 2
+    return found, high
+
+
+def _compressible(config: EmbeddingConfig) -> EmbeddingConfig:
+    """Return ``config`` without the ``exact_below`` that nobody set: small features are compressed too."""
+    features = {
+        name: options.model_copy(update={"table": _without_exact(options.table)}) if options.table else options
+        for name, options in config.features.items()
+    }
+    return config.model_copy(update={"table": _without_exact(config.table), "features": features})
+
+
+def _without_exact(table: TableConfig) -> TableConfig:
+    inner = getattr(table, "table", None)
+    if isinstance(inner, TableConfig):
+        return table.model_copy(update={"table": _without_exact(inner)})
+    if "exact_below" not in type(table).model_fields or "exact_below" in table.model_fields_set:
+        return table
+    return table.model_copy(update={"exact_below": 0})
 
 
 def _resized(config: EmbeddingConfig, ratio: float) -> EmbeddingConfig:

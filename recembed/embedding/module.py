@@ -197,12 +197,13 @@ class FeatureEmbedding(nn.Module):
         if self.compacted:
             return self
         self.take_auxiliary_loss()  # losses that nobody took cannot be copied
-        tables = compact_tables(self.tables, self.store, self.num_embeddings)
+        dtype = self.config.served_dtype
+        tables = compact_tables(self.tables, self.store, self.num_embeddings, dtype)
         weights = tables
         if self.weights is not self.tables:
-            weights = compact_tables(self.weights, self.store, self.num_embeddings)
+            weights = compact_tables(self.weights, self.store, self.num_embeddings, dtype)
         slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))
-        store = ServedStore(self.store, list(slots), self.config.served_dtype)
+        store = ServedStore(self.store, list(slots), dtype)
         served = copy.deepcopy(self, {id(self.store): store})
         served._place(tables if self._fields else {}, weights)
         served.eval().cpu().compacted = True

@@ -21,6 +21,8 @@ from recembed.hashing import hash_rows, salt
 from recembed.rows import RowStore, RowTable
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
+from recembed.tables.hashed_weights import weights_of_one
+from recembed.tables.held_rows import held_bytes
 from recembed.tables.parameters import uniform_parameter
 from recembed.tables.projected import ProjectedRows
 from recembed.tables.served import ServedTable
@@ -38,7 +40,8 @@ class AutoDimConfig(TableConfig):
 
     With ``ratio`` the features share that part of their exact tables' bytes: each may be as wide as one common share
     of its own bytes allows, and at least as wide as its narrowest candidate. Training holds all rows ``D`` wide and a
-    projection per candidate. First-order weights are one number wide already: they keep exact tables.
+    projection per candidate. First-order weights are one number wide already: they keep
+    exact tables, or under a ``ratio`` below a quarter hashed ones of four times that share.
 
     Attributes:
         widths: Candidates; if None, the powers of two from 2 on and ``embedding_dim``. ``embedding_dim`` is one always.
@@ -67,7 +70,9 @@ class AutoDimConfig(TableConfig):
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Give each feature its candidates and the widest that may be served, then build one table per spec."""
-        searched = [s for s in specs if s.known_ids(self.kind) > self.exact_below and not s.linear]
+        if specs[0].linear:
+            return {spec.name: weights_of_one(spec, self.ratio, self.exact_below, seed) for spec in specs}
+        searched = [s for s in specs if s.known_ids(self.kind) > self.exact_below]
         tables: dict[str, Table] = {spec.name: FullTable.of(spec) for spec in specs}
         for spec, widest in zip(searched, self._widest(searched, list(specs)), strict=True):
             if len(self._candidates(spec)) > 1:
@@ -136,6 +141,7 @@ class AutoDimTable(Table):
         full = spec.embedding_dim
         super().__init__([RowTable(spec.table_name(), spec.known_ids("autodim"), full, spec.init)], full)
         self.name, self.widths, self.widest, self.cooling = spec.name, widths, widest, cooling
+        self.served_dtype = spec.served_dtype
         std = spec.init.scale / (3**0.5 if spec.init.law == "uniform" else 1.0)
         self.projections = nn.ParameterList(
             uniform_parameter((width, full), width**-0.5, spec.name, width, seed) for width in widths[:-1]
@@ -154,7 +160,7 @@ class AutoDimTable(Table):
     @property
     def served_rows(self) -> dict[str, int]:
         """Planned bytes of the rows at the widest candidate that may be chosen."""
-        return {self.slots[0].name: 4 * self.slots[0].num_embeddings * self.widest}
+        return {self.slots[0].name: held_bytes(self.slots[0].num_embeddings, self.widest, self.served_dtype)}
 
     @property
     def served_overhead_bytes(self) -> int:
@@ -229,5 +235,5 @@ class AutoDimTable(Table):
         best = int(chosen.argmax())
         rows = store.rows(self.slots[0].name)[:, : self.widths[best]]
         if best == len(self.widths) - 1:
-            return ServedTable(rows, self.embedding_dim)
-        return ProjectedRows(rows, self.projections[best])
+            return ServedTable(rows, self.embedding_dim, dtype=self.served_dtype)
+        return ProjectedRows(rows, self.projections[best], self.served_dtype)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
-from recembed.rows import RowStore, RowTable
+from recembed.rows import RowStore, RowTable, ServedDtype
 from recembed.rows.processes import Processes
 from recembed.tables.spec import TableSpec
 
@@ -55,6 +55,7 @@ class Table(nn.Module, ABC):
         slots: The row table of each row an id fetches; equal records are shared rows.
         embedding_dim: Width of the vectors.
         processes: Those that train on parts of the same batch; what looks beyond a row asks them.
+        served_dtype: Type of the rows that a compact form of its own holds.
     """
 
     processes: Processes = Processes()
@@ -62,6 +63,7 @@ class Table(nn.Module, ABC):
     concat: bool = False
     additive: bool = False
     moves_rows: bool = False
+    served_dtype: ServedDtype = "float32"
 
     def __init__(self, slots: Sequence[RowTable], embedding_dim: int) -> None:
         super().__init__()

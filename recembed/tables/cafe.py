@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recembed.hashing import MISSING_KEY, hash_rows, salt
-from recembed.rows import RowStore, RowTable
+from recembed.rows import RowStore, RowTable, ServedDtype, served_row_bytes
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.hashed import HashedTable
+from recembed.tables.held_rows import HeldRows
 from recembed.tables.sketch import SLOTS, HotSketch, sketch_bytes
 from recembed.tables.sorted_keys import find_sorted
 from recembed.tables.spec import TableSpec
@@ -85,7 +86,9 @@ class CafeConfig(TableConfig):
             return HashedTable(slot, [salt(spec.name, 0, seed)], first=1, missing=[0], combine="concat")
         sketch = HotSketch(self._buckets(hot), hot, self.threshold, self.decay, seeded=salt(spec.name, "sketch", seed))
         slot = RowTable(spec.table_name(), 1 + shared + hot, spec.embedding_dim, spec.init)
-        return CafeTable(slot, sketch, salt(spec.name, 0, seed), by_gradient=self.score == "gradient")
+        table = CafeTable(slot, sketch, salt(spec.name, 0, seed), by_gradient=self.score == "gradient")
+        table.served_dtype = spec.served_dtype
+        return table
 
     def _buckets(self, hot: int) -> int:
         return max(1, int(hot * self.slots_per_row / SLOTS))
@@ -171,6 +174,11 @@ class CafeTable(Table):
             self.sketch.add(keys, counts.float())
 
     @property
+    def served_rows(self) -> dict[str, int]:
+        """Planned bytes of the rows as served."""
+        return {slot.name: served_row_bytes(slot, self.served_dtype) for slot in self.slots}
+
+    @property
     def served_overhead_bytes(self) -> int:
         """Bytes of the sorted hot keys and the salt."""
         return 8 * self.sketch.capacity + 8
@@ -183,7 +191,7 @@ class CafeTable(Table):
         shared, own = rows[: 1 + self.shared], rows[1 + self.shared :][hot]
         keys = F.pad(keys, (unused, 0), value=MISSING_KEY)  # the least key: they stay sorted
         own = F.pad(own, (0, 0, unused, 0))
-        return ServedCafeTable(torch.cat([shared, own]), keys, self.get_buffer("salts"))
+        return ServedCafeTable(torch.cat([shared, own]), keys, self.get_buffer("salts"), self.served_dtype)
 
 
 class ServedCafeTable(Table):
@@ -193,14 +201,15 @@ class ServedCafeTable(Table):
         rows: float32 ``[1 + M + H, D]``; missing, shared, hot rows in the order of ``hot_keys``.
         hot_keys: int64 ``[H]``, rising.
         salts: int64 ``[1]``.
+        dtype: Type of the rows.
     """
 
     reads: Literal["ids", "keys"] = "keys"
 
-    def __init__(self, rows: Tensor, hot_keys: Tensor, salts: Tensor) -> None:
+    def __init__(self, rows: Tensor, hot_keys: Tensor, salts: Tensor, dtype: ServedDtype = "float32") -> None:
         super().__init__([], rows.shape[1])
         self.shared = len(rows) - len(hot_keys) - 1
-        self.register_buffer("rows", rows.detach().clone())
+        self.rows = HeldRows(rows, dtype)
         self.register_buffer("hot_keys", hot_keys.clone())
         self.register_buffer("salts", salts.clone())
 
@@ -213,7 +222,8 @@ class ServedCafeTable(Table):
         place, hot = find_sorted(self.get_buffer("hot_keys"), ids)
         shared = _shared_rows(ids, self.get_buffer("salts"), self.shared)
         hot = hot & (ids != MISSING_KEY)
-        return F.embedding(torch.where(hot, place + (1 + self.shared), shared), self.get_buffer("rows"))
+        vectors: Tensor = self.rows(torch.where(hot, place + (1 + self.shared), shared))
+        return vectors
 
 
 def _shared_rows(keys: Tensor, salts: Tensor, shared: int) -> Tensor:

@@ -5,11 +5,12 @@ Axes: ``*S`` any shape of ids, ``P`` slots, ``D`` width of the vectors.
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recembed.rows import RowStore
+from recembed.rows import RowStore, ServedDtype
 from recembed.tables.base import Table
+from recembed.tables.held_rows import HeldRows
 
 __all__ = ["CutRows", "CutVectors"]
 
@@ -21,18 +22,18 @@ class CutRows(Table):
         whole: A table whose vectors are sums of rows.
         store: Where its rows are.
         width: Numbers kept of each.
+        dtype: Type of the rows.
 
     Shapes:
         ids: int64 ``[*S]``; vectors: float32 ``[*S, D]``, zero from ``width`` on.
     """
 
-    def __init__(self, whole: Table, store: RowStore, width: int) -> None:
+    def __init__(self, whole: Table, store: RowStore, width: int, dtype: ServedDtype = "float32") -> None:
         super().__init__([], whole.embedding_dim)
         self.reads = whole.reads
         self.whole = whole
         self.names = [slot.name for slot in whole.slots]
-        for place, name in enumerate(dict.fromkeys(self.names)):
-            self.register_buffer(f"rows_{place}", store.rows(name)[:, :width].detach().clone())
+        self.rows = nn.ModuleList(HeldRows(store.rows(name)[:, :width], dtype) for name in dict.fromkeys(self.names))
         self._places = [list(dict.fromkeys(self.names)).index(name) for name in self.names]
 
     def address(self, ids: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class CutRows(Table):
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
         """Return the vectors."""
         addresses = self.whole.address(ids)  # [*S, P]
-        fetched = [F.embedding(addresses[..., p], self.get_buffer(f"rows_{i}")) for p, i in enumerate(self._places)]
+        fetched = [self.rows[i](addresses[..., p]) for p, i in enumerate(self._places)]
         vectors = self.whole.decode(fetched, ids)  # [*S, width]
         return F.pad(vectors, (0, self.embedding_dim - vectors.shape[-1]))
 

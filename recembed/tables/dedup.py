@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from recembed.errors import ConfigError
 from recembed.hashing import salt
-from recembed.rows import RowStore, RowTable
+from recembed.rows import RowStore, RowTable, ServedDtype
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
 from recembed.tables.hashed_weights import hashed_weights
+from recembed.tables.held_rows import HeldRows, held_bytes
 from recembed.tables.similar_blocks import merge_nearest, merge_similar
 from recembed.tables.spec import TableSpec
 
@@ -52,7 +52,7 @@ class DedupConfig(TableConfig):
 
     >>> table = DedupConfig(ratio=0.25).build([TableSpec("item", 5000, 16)], seed=0)["item"]
     >>> table.blocks, (sum(table.served_rows.values()) + table.served_overhead_bytes) / (4 * 5000 * 16)
-    (Blocks(rows=1, count=5000, unique=1093), 0.24985)
+    (Blocks(rows=1, count=5000, unique=1093, row_bytes=64), 0.24985)
     """
 
     kind: Literal["dedup"] = "dedup"
@@ -79,21 +79,22 @@ class DedupConfig(TableConfig):
             return FullTable.of(spec)
         if spec.linear:
             return hashed_weights(spec, int(self.ratio * ids), seed)
-        blocks = self._blocks(ids, 4 * spec.embedding_dim)
-        if blocks.served_bytes(spec.embedding_dim) >= ids * 4 * spec.embedding_dim:
+        blocks = self._blocks(spec)
+        if blocks.bytes + blocks.map_bytes >= ids * blocks.row_bytes:
             return FullTable.of(spec)
         return DedupTable(spec, blocks, self, seed)
 
-    def _blocks(self, ids: int, row: int) -> "Blocks":
-        budget = self.ratio * ids * row
+    def _blocks(self, spec: TableSpec) -> "Blocks":
+        ids, row = spec.known_ids("dedup"), held_bytes(1, spec.embedding_dim, spec.served_dtype)
+        budget = self.ratio * ids * 4 * spec.embedding_dim
         rows = self.block_rows or 1
-        while self.block_rows is None and rows < ids and 2 * math.ceil(ids / rows) > _MAP_SHARE * budget:
-            rows *= 2
+        while self.block_rows is None and 2 * math.ceil(ids / rows) > max(_MAP_SHARE * budget, rows * row):
+            rows *= 2  # until one block outweighs the map: no form is much smaller
         count = math.ceil(ids / rows)
         unique = int((budget - 2 * count) / (rows * row))
         if unique > 2**15:
             unique = max(2**15, int((budget - 4 * count) / (rows * row)))
-        return Blocks(rows, count, max(1, unique))
+        return Blocks(rows, count, min(max(1, unique), count), row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +105,18 @@ class Blocks:
         rows: Rows of a block.
         count: Blocks.
         unique: Blocks that may be served.
+        row_bytes: Bytes of a row as served.
     """
 
     rows: int
     count: int
     unique: int
+    row_bytes: int
 
-    def served_bytes(self, width: int) -> int:
-        """Return the bytes of the unique blocks and of the map."""
-        return self.unique * self.rows * 4 * width + self.map_bytes
+    @property
+    def bytes(self) -> int:
+        """Bytes of the unique blocks as served."""
+        return self.unique * self.rows * self.row_bytes
 
     @property
     def map_bytes(self) -> int:
@@ -141,6 +145,7 @@ class DedupTable(Table):
         super().__init__([rows], spec.embedding_dim)
         self.blocks = blocks
         self.config = config
+        self.served_dtype = spec.served_dtype
         self._seed = salt(spec.name, "dedup", seed)
         weights = np.ones(rows.num_embeddings, dtype=np.int64)
         if spec.counts is not None:
@@ -185,7 +190,7 @@ class DedupTable(Table):
     @property
     def served_rows(self) -> dict[str, int]:
         """Planned bytes of the unique blocks."""
-        return {self.slots[0].name: self.blocks.served_bytes(self.embedding_dim) - self.blocks.map_bytes}
+        return {self.slots[0].name: self.blocks.bytes}
 
     @property
     def served_overhead_bytes(self) -> int:
@@ -206,7 +211,7 @@ class DedupTable(Table):
         unique, block_map = torch.unique(self.get_buffer("block_map"), return_inverse=True)
         blocks = store.rows(self.slots[0].name).view(self.blocks.count, self.blocks.rows, -1)[unique.long()]
         block_map = block_map.to(torch.int16 if self.blocks.unique <= 2**15 else torch.int32)
-        return ServedBlocksTable(blocks, block_map)
+        return ServedBlocksTable(blocks, block_map, self.served_dtype)
 
 
 class ServedBlocksTable(Table):
@@ -215,12 +220,13 @@ class ServedBlocksTable(Table):
     Args:
         blocks: float32 ``[unique, b, D]``.
         block_map: int16 or int32 ``[K]``.
+        dtype: Type of the rows.
     """
 
-    def __init__(self, blocks: Tensor, block_map: Tensor) -> None:
+    def __init__(self, blocks: Tensor, block_map: Tensor, dtype: ServedDtype = "float32") -> None:
         super().__init__([], blocks.shape[2])
         self.block_rows = blocks.shape[1]
-        self.register_buffer("rows", blocks.detach().flatten(0, 1))
+        self.rows = HeldRows(blocks.flatten(0, 1), dtype)
         self.register_buffer("block_map", block_map)
 
     def address(self, ids: Tensor) -> Tensor:
@@ -229,7 +235,8 @@ class ServedBlocksTable(Table):
 
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
         """Return the vectors."""
-        return F.embedding(_rows_of_blocks(ids, self.get_buffer("block_map"), self.block_rows), self.get_buffer("rows"))
+        vectors: Tensor = self.rows(_rows_of_blocks(ids, self.get_buffer("block_map"), self.block_rows))
+        return vectors
 
 
 def _rows_of_blocks(ids: Tensor, block_map: Tensor, block_rows: int) -> Tensor:

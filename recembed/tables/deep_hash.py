@@ -17,7 +17,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recembed.errors import ConfigError
 from recembed.hashing import mix64, salt
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
@@ -40,12 +39,12 @@ class DeepHashConfig(TableConfig):
     Attributes:
         hashes: Inputs of the network (paper: 1024).
         layers: Hidden layers, each followed by layer normalisation and Mish.
-        hidden: Their width; if None, the largest within ``ratio``.
+        hidden: Their width; if None, the largest within ``ratio``, or 1 where even that is above it.
         ratio: Bytes as a share of the exact table's (0.25 if ``hidden`` is not given).
         exact_below: Features with at most this many ids keep an exact table.
 
     Raises:
-        ConfigError: ``ratio`` is too small for one hidden number; ``ratio`` for a feature without a vocabulary.
+        ConfigError: ``ratio`` for a feature without a vocabulary.
 
     >>> table = DeepHashConfig(hashes=32, layers=2, hidden=16).build([TableSpec("item", 5000, 8)], seed=0)["item"]
     >>> table.slots, table.decode([], torch.tensor([[3, 4, 5]])).shape, table.overhead_bytes
@@ -94,17 +93,12 @@ class DeepHashConfig(TableConfig):
         return first + middle + 2 * self.layers * hidden + width * (hidden + 1) + 2
 
     def _solve(self, spec: TableSpec) -> int:
-        """Return the largest hidden width within the ratio."""
-        exact = spec.known_ids("deep_hash") * spec.embedding_dim
-        budget = self._share * exact
-        smallest = self._words(1, spec.embedding_dim)
-        if smallest > budget:
-            raise ConfigError(
-                f"feature {spec.name!r}: ratio = {self._share} of {exact} numbers is less than the smallest network of "
-                f"{smallest}; set fewer hashes or layers, a ratio of {smallest / exact:.4f} or more, or "
-                f"exact_below: {spec.num_embeddings}"
-            )
-        low, high = 1, int(budget)  # words(low) fits; words(high + 1) does not, as each hidden number costs some
+        """Return the largest hidden width within the ratio, at least 1."""
+        budget = self._share * spec.known_ids("deep_hash") * spec.embedding_dim
+        low, high = (
+            1,
+            max(1, int(budget)),
+        )  # words(low) fits; words(high + 1) does not, as each hidden number costs some
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._words(middle, spec.embedding_dim) <= budget else (low, middle - 1)

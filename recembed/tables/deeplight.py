@@ -16,6 +16,7 @@ from torch import Tensor
 from recembed.rows import RowStore
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
+from recembed.tables.held_rows import held_bytes
 from recembed.tables.masked import MaskedTable, affordable_weights, keep_largest
 from recembed.tables.pruned_weights import pruned_bytes
 from recembed.tables.spec import TableSpec
@@ -72,14 +73,14 @@ class DeepLightConfig(TableConfig):
         return {spec.name: self._build_one(spec) for spec in specs}
 
     def _build_one(self, spec: TableSpec) -> Table:
-        ids = spec.known_ids(self.kind)
+        ids, width = spec.known_ids(self.kind), spec.embedding_dim
         if ids <= self.exact_below:
             return FullTable.of(spec)
         if self.sparsity is None:
             weights = affordable_weights(spec, 0.25 if self.ratio is None else self.ratio)
         else:
-            weights = max(1, round((1 - self.sparsity) * ids * spec.embedding_dim))
-        if pruned_bytes(weights, ids, spec.embedding_dim) >= 4 * ids * spec.embedding_dim:
+            weights = max(1, round((1 - self.sparsity) * ids * width))
+        if pruned_bytes(weights, ids, width, spec.served_dtype) >= held_bytes(ids, width, spec.served_dtype):
             return FullTable.of(spec)
         return DeepLightTable(spec, weights, self.warm_up, self.every, self.decay, self.period)
 

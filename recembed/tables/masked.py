@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recembed.errors import ConfigError
-from recembed.rows import RowStore, RowTable
+from recembed.rows import RowStore, RowTable, served_row_bytes
 from recembed.tables.base import Table
 from recembed.tables.full import FullTable
 from recembed.tables.pruned_weights import pruned_bytes, serve_pruned, weights_within
@@ -37,7 +37,7 @@ def affordable_weights(spec: TableSpec, ratio: float) -> int:
     878
     """
     ids, width = spec.known_ids("masked"), spec.embedding_dim
-    return max(1, weights_within(int(ratio * 4 * ids * width), ids, width))
+    return max(1, weights_within(int(ratio * 4 * ids * width), ids, width, spec.served_dtype))
 
 
 def masked_weights(spec: TableSpec, ratio: float | None) -> Table:
@@ -62,6 +62,7 @@ class MaskedTable(Table):
         super().__init__([RowTable(spec.table_name(), ids, width, spec.init), *slots], width)
         self.name = spec.name
         self.weights = weights
+        self.served_dtype = spec.served_dtype
         self.register_buffer("mask", torch.ones(ids, width, dtype=torch.bool))
         self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
 
@@ -99,15 +100,16 @@ class MaskedTable(Table):
                 f"feature {self.name!r}: its weights are not pruned yet, so there is nothing smaller to serve; "
                 "run a stage with do: settle after training"
             )
-        return serve_pruned(torch.where(self.get_buffer("mask"), store.rows(self.slots[0].name), 0.0))
+        weights = torch.where(self.get_buffer("mask"), store.rows(self.slots[0].name), 0.0)
+        return serve_pruned(weights, self.served_dtype)
 
     @property
     def served_rows(self) -> dict[str, int]:
         """Planned bytes as served; the exact table's where the number of weights is not set."""
         slot = self.slots[0]
         if self.weights is None:
-            return {slot.name: slot.bytes}
-        return {slot.name: pruned_bytes(self.weights, slot.num_embeddings, slot.embedding_dim)}
+            return {slot.name: served_row_bytes(slot, self.served_dtype)}
+        return {slot.name: pruned_bytes(self.weights, slot.num_embeddings, slot.embedding_dim, self.served_dtype)}
 
     @property
     def served_overhead_bytes(self) -> int:

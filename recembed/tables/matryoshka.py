@@ -22,6 +22,8 @@ from recembed.rows.processes import Processes
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.cut import CutRows, CutVectors
 from recembed.tables.full import FullConfig, FullTable
+from recembed.tables.hashed_weights import weights_of_one
+from recembed.tables.held_rows import held_bytes
 from recembed.tables.served import ServedTable
 from recembed.tables.spec import TableSpec
 
@@ -49,11 +51,13 @@ class MatryoshkaConfig(TableConfig):
 
     Bytes are those of ``table``; served at ``m`` numbers, its rows shrink to ``m / D`` where a vector is one row of the
     feature's own, or a sum of them, and stay whole elsewhere (shared rows, rows side by side, networks). Tables that
-    ``table`` keeps exact are nested too. First-order weights have nothing to nest: ``table`` makes them as ever.
+    ``table`` keeps exact are nested too. First-order weights have nothing to nest: ``table`` makes them as ever (exact
+    ones of over 100 ids are hashed under a ``ratio`` below a quarter).
 
     Attributes:
         table: The method inside: one word, or a mapping with ``kind``.
-        widths: Nested widths, the last of them ``embedding_dim``; if None, ``embedding_dim``, its half and its quarter.
+        widths: Nested widths, the last of them ``embedding_dim``; if None, ``embedding_dim``, its half and its quarter,
+            and as many further halves as ``ratio`` needs.
         serve_width: The width that evaluation and serving use; if None, all.
         ratio: Instead of ``serve_width``: served bytes as a share of exact tables'; the widest ``m`` within it. It
             belongs to a ``table`` without a ratio of its own.
@@ -95,27 +99,41 @@ class MatryoshkaConfig(TableConfig):
         """Build the tables inside, then wrap each."""
         inner = self.table.build(specs, seed)
         if specs[0].linear:
-            return inner
+            return inner if self.ratio is None else {s.name: self._weights(s, inner[s.name], seed) for s in specs}
         users = [name for table in inner.values() for name in {slot.name for slot in table.slots}]
-        return {
-            name: self._wrap(name, table, seed, own_rows=all(users.count(slot.name) == 1 for slot in table.slots))
-            for name, table in inner.items()
-        }
+        tables: dict[str, Table] = {}
+        for name, table in inner.items():
+            own_rows = all(users.count(slot.name) == 1 for slot in table.slots)
+            tables[name] = self._wrap(name, table, seed, own_rows=own_rows)
+            tables[name].served_dtype = specs[0].served_dtype
+        return tables
+
+    def _weights(self, spec: TableSpec, inner: Table, seed: int) -> Table:
+        return weights_of_one(spec, self.ratio, 100, seed) if isinstance(inner, FullTable) else inner
 
     def _wrap(self, name: str, inner: Table, seed: int, *, own_rows: bool) -> Table:
         full = inner.embedding_dim
-        widths = tuple(sorted(set(self.widths or (full, max(full // 2, 1), max(full // 4, 1)))))
+        widths = tuple(sorted(set(self.widths or _halves(full, 0.25 if self.ratio is None else self.ratio))))
         if widths[-1] != full:
             raise ConfigError(
                 f"feature {name!r}: table 'matryoshka' has widths {list(widths)}; the last must be the "
                 f"{full} numbers of its vectors (embedding_dim)"
             )
-        cuts = own_rows and inner.additive and {slot.embedding_dim for slot in inner.slots} == {full}
+        stays = type(inner).compact is Table.compact
+        cuts = stays and own_rows and inner.additive and {slot.embedding_dim for slot in inner.slots} == {full}
         serve = self.serve_width or (full if self.ratio is None else _affordable(name, widths, self.ratio, cuts=cuts))
         if serve not in widths:
             raise ConfigError(f"feature {name!r}: serve_width = {serve} is not among the widths {list(widths)}")
         seeded = salt(name, "matryoshka", seed)
         return MatryoshkaTable(inner, widths, serve_width=serve, cuts=cuts, seeded=seeded)
+
+
+def _halves(full: int, share: float) -> list[int]:
+    """Return the full width, its half, its quarter and so on until one is within ``share``."""
+    widths = [full]
+    while widths[-1] > min(share, 0.25) * full and widths[-1] > 1:
+        widths.append(widths[-1] // 2)
+    return widths
 
 
 def _affordable(name: str, widths: tuple[int, ...], ratio: float, *, cuts: bool) -> int:
@@ -179,10 +197,14 @@ class MatryoshkaTable(Table):
     @property
     def served_rows(self) -> dict[str, int]:
         """Planned bytes of the rows, cut where they can be."""
-        if not self.cuts:
+        if type(self.inner).compact is not Table.compact:
             return self.inner.served_rows
-        share = self.serve_width / self.embedding_dim
-        return {name: int(share * size) for name, size in self.inner.served_rows.items()}
+        return {
+            slot.name: held_bytes(
+                slot.num_embeddings, self.serve_width if self.cuts else slot.embedding_dim, self.served_dtype
+            )
+            for slot in self.slots
+        }
 
     @property
     def served_overhead_bytes(self) -> int:
@@ -226,9 +248,11 @@ class MatryoshkaTable(Table):
             return served
         if type(served) is ServedTable:
             remap = served._buffers["remap"]
-            return ServedTable(served.get_buffer("rows")[:, : self.serve_width], self.embedding_dim, remap)
+            rows = served.rows.numbers()[:, : self.serve_width]
+            return ServedTable(rows, self.embedding_dim, remap, self.served_dtype)
         if self.cuts and served is self.inner:
             if isinstance(served, FullTable):
-                return ServedTable(store.rows(served.slots[0].name)[:, : self.serve_width], self.embedding_dim)
-            return CutRows(served, store, self.serve_width)
+                rows = store.rows(served.slots[0].name)[:, : self.serve_width]
+                return ServedTable(rows, self.embedding_dim, dtype=self.served_dtype)
+            return CutRows(served, store, self.serve_width, self.served_dtype)
         return CutVectors(served, self.serve_width)

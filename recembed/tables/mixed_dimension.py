@@ -22,6 +22,7 @@ from recembed.errors import ConfigError
 from recembed.rows import RowTable
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.full import FullTable
+from recembed.tables.hashed_weights import weights_of_one
 from recembed.tables.parameters import uniform_parameter
 from recembed.tables.popularity import PopularityRank, popularity_order
 from recembed.tables.spec import TableSpec
@@ -66,7 +67,8 @@ class MixedDimensionConfig(TableConfig):
     ``embedding_dim`` wide; with it ``scale`` is the largest whose bytes are within it. Bytes of a feature:
     ``4 * sum(ids * d + (d * D where d < D))``; where it has several blocks also a row per block, and 4 bytes per id
     if its vocabulary has grown (``PopularityRank``). An id costs one lookup per block of its feature. First-order
-    weights are one number wide already: they keep exact tables.
+    weights are one number wide already: they keep exact tables, or under a ``ratio`` below a quarter hashed ones of
+    four times that share.
 
     Attributes:
         temperature: 0 makes all widths equal; 1 makes them proportional to popularity.
@@ -94,7 +96,9 @@ class MixedDimensionConfig(TableConfig):
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Size the blocks of all features together, then build one table per spec."""
-        fields = [self._field(s) for s in specs if s.known_ids(self.kind) > self.exact_below and not s.linear]
+        if specs[0].linear:
+            return {spec.name: weights_of_one(spec, self.ratio, self.exact_below, seed) for spec in specs}
+        fields = [self._field(s) for s in specs if s.known_ids(self.kind) > self.exact_below]
         tables: dict[str, Table] = {spec.name: FullTable.of(spec) for spec in specs}
         if not fields:
             return tables

@@ -76,8 +76,10 @@ class OptEmbedConfig(TableConfig):
             return FullTable.of(spec)
         if spec.linear:
             return masked_weights(spec, self.ratio)
-        rows = ids if self.ratio is None else rows_within(int(self.ratio * 4 * ids * width), ids, width)
-        budget = kept_rows_bytes(max(rows, 1), ids, width)
+        rows = (
+            ids if self.ratio is None else rows_within(int(self.ratio * 4 * ids * width), ids, width, spec.served_dtype)
+        )
+        budget = kept_rows_bytes(max(rows, 1), ids, width, spec.served_dtype)
         per_id, seeded = self.thresholds == "id", salt(spec.name, "widths", seed)
         return OptEmbedTable(spec, budget, self.norm, self.alpha, self.speed, per_id=per_id, seeded=seeded)
 
@@ -136,6 +138,7 @@ class OptEmbedTable(Table):
         super().__init__(slots, dim)
         self.name = spec.name
         self.budget = budget
+        self.served_dtype = spec.served_dtype
         self.norm = norm
         self.alpha = alpha
         self.speed = speed
@@ -205,7 +208,7 @@ class OptEmbedTable(Table):
         width = int(self.get_buffer("width"))
         kept &= margin > 0
         margin = torch.where(kept, margin, -torch.inf)
-        kept &= keep_largest(margin, rows_within(self.budget, len(kept), width))
+        kept &= keep_largest(margin, rows_within(self.budget, len(kept), width, self.served_dtype))
         self.get_buffer("settled").fill_(True)
         self.take_losses()
         return {"kept_rows": float(kept.sum()), "width": float(width)}
@@ -223,7 +226,7 @@ class OptEmbedTable(Table):
                 "run a stage with do: settle after training"
             )
         rows = store.rows(self.slots[0].name)[:, : int(self.get_buffer("width"))]
-        return serve_kept_rows(rows, self.get_buffer("kept"), self.embedding_dim)
+        return serve_kept_rows(rows, self.get_buffer("kept"), self.embedding_dim, self.served_dtype)
 
     @property
     def served_rows(self) -> dict[str, int]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from recembed.rows import ServedDtype
 from recembed.tables.served import ServedTable
 
 __all__ = ["ProjectedRows"]
@@ -16,6 +16,7 @@ class ProjectedRows(ServedTable):
     Args:
         rows: float32 ``[n, w]``.
         projection: float32 ``[w, D]``.
+        dtype: Type of the rows; the projection stays as it is.
 
     >>> import torch
     >>> table = ProjectedRows(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]]))
@@ -23,11 +24,12 @@ class ProjectedRows(ServedTable):
     ([[6.0, 8.0]], 16)
     """
 
-    def __init__(self, rows: Tensor, projection: Tensor) -> None:
-        super().__init__(rows, rows.shape[1])
+    def __init__(self, rows: Tensor, projection: Tensor, dtype: ServedDtype = "float32") -> None:
+        super().__init__(rows, rows.shape[1], dtype=dtype)
         self.embedding_dim = projection.shape[1]
         self.register_buffer("projection", projection.detach().clone())
 
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
         """Return the vectors."""
-        return F.embedding(ids, self.get_buffer("rows")) @ self.get_buffer("projection")
+        vectors: Tensor = self.rows(ids) @ self.get_buffer("projection")
+        return vectors

@@ -8,7 +8,8 @@ of rows):
 * places: ``8 k``: ``id * D + column`` beside each value, in rising order, found by binary search;
 * rows: whole rows that are not zero, by remap or search (``kept_rows``); or the dense table, ``4 n D``.
 
-So ten per cent of the bytes at ``D = 16`` hold 5.5 % of the weights.
+Where ``served_dtype`` is float16 or int8, single values take 2 bytes (float16) and whole rows are as they would be served
+from a store. Ten per cent of the bytes at ``D = 16`` hold 5.5 % of the weights.
 Axes: ``*S`` any shape of ids, ``W`` weights of the fullest row.
 """
 
@@ -17,7 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recembed.rows import ServedDtype
 from recembed.tables.base import Table
+from recembed.tables.held_rows import held_bytes
 from recembed.tables.kept_rows import kept_rows_bytes, serve_kept_rows
 
 __all__ = ["BitmapWeights", "ColumnWeights", "PlacedWeights", "pruned_bytes", "serve_pruned", "weights_within"]
@@ -27,9 +30,10 @@ _INT32 = 2**31 - 1
 
 
 class _PrunedTable(Table):
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, dtype: ServedDtype = "float32") -> None:
         super().__init__([], weights.shape[1])
-        self.register_buffer("values", weights[weights != 0])
+        values = weights[weights != 0]
+        self.register_buffer("values", values if dtype == "float32" else values.half())
 
     def address(self, ids: Tensor) -> Tensor:
         """Return no addresses: nothing is fetched."""
@@ -37,7 +41,7 @@ class _PrunedTable(Table):
 
     def _spread(self, place: Tensor, column: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
         """Put the values at ``place`` into their columns, all ``[*S, W]``; those that are not valid count nothing."""
-        values = torch.where(valid, self.get_buffer("values")[place], 0.0)
+        values = torch.where(valid, self.get_buffer("values")[place].float(), 0.0)
         vectors = values.new_zeros(*ids.shape, self.embedding_dim)
         return vectors.scatter_add(-1, torch.where(valid, column, 0), values)  # [*S, D]
 
@@ -74,8 +78,8 @@ class BitmapWeights(_PrunedTable):
     ([[1.0, 0.0, 2.0], [0.0, 7.0, 0.0]], 24)
     """
 
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__(weights)
+    def __init__(self, weights: Tensor, dtype: ServedDtype = "float32") -> None:
+        super().__init__(weights, dtype)
         there = nn.functional.pad(weights != 0, (0, -weights.shape[1] % 8)).view(len(weights), -1, 8)  # [n, bytes, 8]
         self.register_buffer("bits", (there << torch.arange(8, device=there.device)).sum(2).to(torch.uint8))
         self.starts = _RowStarts((weights != 0).sum(1), weights.shape[1])
@@ -86,7 +90,7 @@ class BitmapWeights(_PrunedTable):
         there = (bits & 1).flatten(-2)[..., : self.embedding_dim]  # [*S, D]
         place = self.starts(ids).unsqueeze(-1) + there.cumsum(-1) - 1
         values = self.get_buffer("values")
-        return torch.where(there == 1, values[place.clamp(0, len(values) - 1)], 0.0)
+        return torch.where(there == 1, values[place.clamp(0, len(values) - 1)].float(), 0.0)
 
 
 class ColumnWeights(_PrunedTable):
@@ -97,8 +101,8 @@ class ColumnWeights(_PrunedTable):
     ([[1.0, 0.0, 2.0], [0.0, 7.0, 0.0]], 25)
     """
 
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__(weights)
+    def __init__(self, weights: Tensor, dtype: ServedDtype = "float32") -> None:
+        super().__init__(weights, dtype)
         counts = (weights != 0).sum(1)
         self.fullest = int(counts.max())
         narrow = torch.uint8 if weights.shape[1] <= 256 else torch.int16
@@ -122,14 +126,14 @@ class PlacedWeights(_PrunedTable):
     ([[1.0, 0.0, 2.0], [0.0, 7.0, 0.0]], 24)
     """
 
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__(weights)
+    def __init__(self, weights: Tensor, dtype: ServedDtype = "float32") -> None:
+        super().__init__(weights, dtype)
         places = (weights != 0).flatten().nonzero().flatten()
         self.fullest = int((weights != 0).sum(1).max())
         self.register_buffer("places", places.to(_index_type(weights.numel())))
         if len(places) == 0:
             self.register_buffer("places", places.new_zeros(1, dtype=_index_type(weights.numel())))
-            self.register_buffer("values", weights.new_zeros(1))
+            self.register_buffer("values", self.get_buffer("values").new_zeros(1))
 
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
         """Return the vectors."""
@@ -142,44 +146,45 @@ class PlacedWeights(_PrunedTable):
         return self._spread(place.clamp(max=last), column, valid, ids)
 
 
-def _forms(ids: int, embedding_dim: int) -> dict[type[_PrunedTable], tuple[int, int]]:
+def _forms(ids: int, embedding_dim: int, dtype: ServedDtype) -> dict[type[_PrunedTable], tuple[int, int]]:
     """Return, by form, its fixed bytes and its bytes per weight."""
+    value = 4 if dtype == "float32" else 2
     starts = 2 * (ids + 1) + 4 * ((ids >> _block_shift(embedding_dim)) + 1)
     return {
-        BitmapWeights: (starts + ids * -(-embedding_dim // 8), 4),
-        ColumnWeights: (starts, 5 if embedding_dim <= 256 else 6),
-        PlacedWeights: (0, 8 if ids * embedding_dim <= _INT32 else 12),
+        BitmapWeights: (starts + ids * -(-embedding_dim // 8), value),
+        ColumnWeights: (starts, value + (1 if embedding_dim <= 256 else 2)),
+        PlacedWeights: (0, value + (4 if ids * embedding_dim <= _INT32 else 8)),
     }
 
 
-def pruned_bytes(weights: int, ids: int, embedding_dim: int) -> int:
+def pruned_bytes(weights: int, ids: int, embedding_dim: int, dtype: ServedDtype = "float32") -> int:
     """Return the fewest bytes that serve any ``weights`` of the ``ids * embedding_dim`` of a table.
 
     >>> pruned_bytes(100, 1000, 16), pruned_bytes(1000, 1000, 16), pruned_bytes(16000, 1000, 16)
     (800, 7006, 64000)
     """
-    sizes = [fixed + each * max(weights, 1) for fixed, each in _forms(ids, embedding_dim).values()]
-    return min(4 * ids * embedding_dim, *sizes)
+    sizes = [fixed + each * max(weights, 1) for fixed, each in _forms(ids, embedding_dim, dtype).values()]
+    return min(held_bytes(ids, embedding_dim, dtype), *sizes)
 
 
-def weights_within(budget: int, ids: int, embedding_dim: int) -> int:
+def weights_within(budget: int, ids: int, embedding_dim: int, dtype: ServedDtype = "float32") -> int:
     """Return how many weights, wherever they are, can be served in ``budget`` bytes.
 
     >>> weights_within(6400, 1000, 16), weights_within(7, 1000, 16), weights_within(64000, 1000, 16)
     (878, 0, 16000)
     """
-    if budget >= 4 * ids * embedding_dim:
+    if budget >= held_bytes(ids, embedding_dim, dtype):
         return ids * embedding_dim
-    return max(0, *((budget - fixed) // each for fixed, each in _forms(ids, embedding_dim).values()))
+    return max(0, *((budget - fixed) // each for fixed, each in _forms(ids, embedding_dim, dtype).values()))
 
 
-def serve_pruned(weights: Tensor) -> Table:
+def serve_pruned(weights: Tensor, dtype: ServedDtype = "float32") -> Table:
     """Return the table that serves ``weights``, float32 ``[n, D]`` with many zeros, in the fewest bytes."""
     ids, embedding_dim = weights.shape
     count = max(int((weights != 0).sum()), 1)
-    sizes = {form: fixed + each * count for form, (fixed, each) in _forms(ids, embedding_dim).items()}
+    sizes = {form: fixed + each * count for form, (fixed, each) in _forms(ids, embedding_dim, dtype).items()}
     form = min(sizes, key=lambda candidate: sizes[candidate])
     kept = (weights != 0).any(1)
-    if kept_rows_bytes(int(kept.sum()), ids, embedding_dim) <= sizes[form]:
-        return serve_kept_rows(weights, kept, embedding_dim)
-    return form(weights)
+    if kept_rows_bytes(int(kept.sum()), ids, embedding_dim, dtype) <= sizes[form]:
+        return serve_kept_rows(weights, kept, embedding_dim, dtype)
+    return form(weights, dtype)

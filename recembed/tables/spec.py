@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recembed.errors import ConfigError
-from recembed.rows import Init
+from recembed.rows import Init, ServedDtype
 
 __all__ = ["TableSpec"]
 
@@ -23,6 +23,7 @@ class TableSpec:
         counts: int64 ``[num_embeddings]``, training occurrences per id, or None.
         reserved_ids: Ids at the front that are no known values: padding, missing, out of vocabulary.
         vector_dim: Width of the feature's vectors, where these are its first-order weights.
+        served_dtype: Type of the rows that are served; a method whose compact form holds rows sizes them by it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class TableSpec:
     counts: np.ndarray | None = None
     reserved_ids: int = 0
     vector_dim: int | None = None
+    served_dtype: ServedDtype = "float32"
 
     def table_name(self, store: str | None = None) -> str:
         """Return the name of a row table for this spec, or of the ``store`` it shares."""

@@ -14,15 +14,15 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from recembed.hashing import MISSING_KEY, mix64, salt
-from recembed.rows import RowStore, RowTable
+from recembed.rows import RowStore, RowTable, ServedDtype, served_row_bytes
 from recembed.tables.base import Table, TableConfig
 from recembed.tables.eviction import AdmissionFilter, EvictionPolicy
 from recembed.tables.fresh_rows import fresh_rows
 from recembed.tables.full import FullTable
 from recembed.tables.hashed import HashedTable
+from recembed.tables.held_rows import HeldRows
 from recembed.tables.key_rows import Admission, KeyRows
 from recembed.tables.sorted_keys import find_sorted
 from recembed.tables.spec import TableSpec
@@ -93,7 +93,9 @@ class ZeroCollisionConfig(TableConfig):
         admission = Admission(
             self.eviction_policy, self.decay_exponent, self.admission, self._threshold, self.input_history_buffer_size
         )
-        return ZeroCollisionTable(slot, KeyRows(known, admission, seeded), self.eviction_interval)
+        table = ZeroCollisionTable(slot, KeyRows(known, admission, seeded), self.eviction_interval)
+        table.served_dtype = spec.served_dtype
+        return table
 
     @property
     def _threshold(self) -> float:
@@ -157,6 +159,11 @@ class ZeroCollisionTable(Table):
             store.write_rows(slot.name, 0.0, taken, state)
 
     @property
+    def served_rows(self) -> dict[str, int]:
+        """Planned bytes of the rows as served."""
+        return {slot.name: served_row_bytes(slot, self.served_dtype) for slot in self.slots}
+
+    @property
     def served_overhead_bytes(self) -> int:
         """Bytes of the sorted keys."""
         return 8 * self.known.size
@@ -165,7 +172,8 @@ class ZeroCollisionTable(Table):
         """Return the rows in the order of their sorted keys, without counts and history."""
         keys, rows = self.known.get_buffer("sorted_keys"), store.rows(self.slots[0].name)
         order = self.known.get_buffer("rows").long()
-        return ServedZeroCollisionTable(torch.cat([rows[: self.known.size][order], rows[self.known.size :]]), keys)
+        rows = torch.cat([rows[: self.known.size][order], rows[self.known.size :]])
+        return ServedZeroCollisionTable(rows, keys, self.served_dtype)
 
 
 class ServedZeroCollisionTable(Table):
@@ -174,13 +182,14 @@ class ServedZeroCollisionTable(Table):
     Args:
         rows: float32 ``[Z + 2, D]``: in the order of the keys, then the fallback and the missing value.
         sorted_keys: int64 ``[Z]``, rising.
+        dtype: Type of the rows.
     """
 
     reads: Literal["ids", "keys"] = "keys"
 
-    def __init__(self, rows: Tensor, sorted_keys: Tensor) -> None:
+    def __init__(self, rows: Tensor, sorted_keys: Tensor, dtype: ServedDtype = "float32") -> None:
         super().__init__([], rows.shape[1])
-        self.register_buffer("rows", rows.detach().clone())
+        self.rows = HeldRows(rows, dtype)
         self.register_buffer("sorted_keys", sorted_keys.clone())
 
     def address(self, ids: Tensor) -> Tensor:
@@ -193,4 +202,5 @@ class ServedZeroCollisionTable(Table):
         places, found = find_sorted(keys, ids)
         places = torch.where(found, places, keys.shape[0])
         places = torch.where(ids == MISSING_KEY, keys.shape[0] + 1, places)
-        return F.embedding(places, self.get_buffer("rows"))
+        vectors: Tensor = self.rows(places)
+        return vectors

@@ -1,5 +1,7 @@
 """A small fitted schema with every kind of feature, and batches for it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 import torch
@@ -23,11 +25,11 @@ SCHEMA = Schema(
 )
 
 
-def fitted() -> FittedSchema:
+def fitted(sizes: Mapping[str, int] = SIZES) -> FittedSchema:
     """Return vocabularies of known sizes: the raw id ``i`` is key ``i`` and has ``1 + size - i`` occurrences."""
     vocabularies = {
         name: Vocabulary.build(pl.Series(np.arange(size)), np.arange(size), np.arange(size, 0, -1))
-        for name, size in SIZES.items()
+        for name, size in sizes.items()
     }
     one = np.ones(1)
     quantiles = np.linspace(0, 80, 257, dtype=np.float32)[None]

@@ -1,5 +1,6 @@
 """A byte budget solves the size of every method."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from recembed.embedding import EmbeddingConfig, FeatureEmbedding, embedding_plan
 from recembed.embedding.config import parse_bytes
 from recembed.errors import ConfigError
+from recembed.tables import TABLES
 from tests.embedding.fixtures import SIZES, fitted
 
 IDS = sum(SIZES.values()) + 3 * len(SIZES)  # padding, missing and one out-of-vocabulary bucket each
@@ -57,6 +59,36 @@ def test_an_impossible_budget_says_what_the_smallest_is() -> None:
         build(table="hashed", embedding_budget=900, features={"user": {"table": "full"}})
     with pytest.raises(ConfigError, match=r"smallest tables that 'full' can make here, 27,[0-9]{3} bytes"):
         build(table="full", ratio=0.5)
+
+
+LARGE = dict.fromkeys(("user", "item"), 10_000) | {"day": 7, "genres": 90}
+
+
+@pytest.mark.parametrize("kind", sorted(set(TABLES) - {"full", "int8", "int16", "alpt", "autodim", "mixed_dimension"}))
+def test_every_method_that_can_is_sized_for_a_twentieth(kind: str) -> None:
+    config = EmbeddingConfig(embedding_dim=32, table=kind, ratio=0.05, row_store="torch")
+    embedding = FeatureEmbedding(fitted(LARGE), config, linear=True, device="meta")
+    exact = 4 * 33 * (sum(LARGE.values()) + 3 * len(LARGE))
+    assert 0.025 * exact < embedding.served_bytes <= 0.05 * exact
+
+
+@pytest.mark.parametrize(("kind", "smallest"), [("mixed_dimension", 1 / 33), ("autodim", 2 / 33)])
+def test_methods_that_narrow_rows_end_at_the_narrowest(kind: str, smallest: float) -> None:
+    config = EmbeddingConfig(embedding_dim=32, table=kind, ratio=0.01, row_store="torch")
+    with pytest.raises(ConfigError, match=r"smallest tables that .* can make here, ([0-9,]+) bytes") as caught:
+        FeatureEmbedding(fitted(LARGE), config, linear=True, device="meta")
+    found = int(re.search(r"here, ([0-9,]+) bytes", str(caught.value))[1].replace(",", ""))
+    exact = 4 * 33 * (sum(LARGE.values()) + 3 * len(LARGE))
+    assert smallest < found / exact < smallest * 1.25
+
+
+def test_small_features_are_compressed_where_the_budget_needs_it() -> None:
+    assert build(table="hashed", ratio=0.2).served_bytes <= 0.2 * EXACT
+    tight = build(table="compositional", ratio=0.15)
+    assert tight.served_bytes <= 0.15 * EXACT and len(tight.tables["genres"].slots) == 2  # 43 ids, below 100
+    assert len(build(table="compositional", ratio=0.9).tables["genres"].slots) == 1
+    with pytest.raises(ConfigError, match="lower exact_below"):
+        build(table={"kind": "compositional", "exact_below": 100}, ratio=0.02)
 
 
 def test_sizes_in_words() -> None:

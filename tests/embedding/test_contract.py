@@ -245,6 +245,28 @@ def test_served_bytes_are_planned_and_kept(case: str) -> None:
     assert served.bytes <= embedding.served_bytes
 
 
+def _settled(embedding: FeatureEmbedding) -> FeatureEmbedding:
+    for step in range(3):
+        objective(embedding, batch(32, embedding.key_features, seed=step)).backward()
+    for table in embedding.all_tables().values():
+        table.settle(embedding.store)
+    return embedding
+
+
+@every_case
+@pytest.mark.parametrize(("dtype", "rounding"), [("float16", 2**-11), ("int8", 1 / 254 + 1e-3)])
+def test_narrow_rows_are_planned_and_near_the_trained_ones(case: str, dtype: str, rounding: float) -> None:
+    embedding = _settled(build(case, settings={"served_dtype": dtype, "l2": 0.0}))
+    served = embedding.compact()
+    assert served.bytes <= embedding.served_bytes <= build(case).served_bytes
+    assert embedding.training and all(table.training for table in embedding.all_tables().values())
+    rows = batch(64, embedding.key_features, seed=9)
+    trained, narrow = embedding.eval()(rows), served(rows)
+    for vectors, near in ((trained.concat(), narrow.concat()), (trained.linear, narrow.linear)):
+        gap = (vectors.detach() - near).abs().max()
+        assert gap <= 6 * rounding * vectors.detach().abs().max()  # a vector is made of a few rounded rows
+
+
 def test_a_compact_embedding_cannot_be_trained() -> None:
     with pytest.raises(ConfigError, match="a compact embedding cannot be trained: build the model from its config"):
         build("full").compact().train()

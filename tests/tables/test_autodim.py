@@ -177,9 +177,10 @@ def test_candidates_that_would_not_shrink_are_left_out() -> None:
     assert isinstance(tables["f"], FullTable)
 
 
-def test_first_order_weights_keep_exact_tables() -> None:
-    tables = AutoDimConfig(ratio=0.1).build([TableSpec("f", 1000, 1, linear=True)], 0)
-    assert isinstance(tables["f"], FullTable)
+@pytest.mark.parametrize(("ratio", "rows"), [(None, 1000), (0.25, 1000), (0.1, 400)])
+def test_first_order_weights_are_exact_until_the_ratio_is_below_a_quarter(ratio: float | None, rows: int) -> None:
+    tables = AutoDimConfig(ratio=ratio).build([TableSpec("f", 1000, 1, linear=True)], 0)
+    assert tables["f"].slots[0].num_embeddings == rows and tables["f"].reads == "ids"
 
 
 def test_what_was_settled_survives_a_round_trip() -> None:

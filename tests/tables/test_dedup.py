@@ -131,11 +131,22 @@ def test_rows_that_are_all_equal_become_one_block() -> None:
 
 def test_automatic_blocks_grow_where_the_budget_is_small() -> None:
     config = DedupConfig(ratio=0.25)
-    assert config._blocks(5000, 64) == Blocks(rows=1, count=5000, unique=1093)
-    assert config.resized(0.02)._blocks(5000, 64) == Blocks(rows=8, count=625, unique=10)
-    assert config._blocks(1_000_000, 64) == Blocks(rows=1, count=1_000_000, unique=187_500)
-    assert Blocks(rows=1, count=10, unique=2**15).map_bytes == 20
-    assert Blocks(rows=1, count=10, unique=2**15 + 1).map_bytes == 40
+    spec, many = TableSpec("f", 5000, 16), TableSpec("f", 1_000_000, 16)
+    assert config._blocks(spec) == Blocks(rows=1, count=5000, unique=1093, row_bytes=64)
+    assert config.resized(0.02)._blocks(spec) == Blocks(rows=8, count=625, unique=10, row_bytes=64)
+    assert config._blocks(many) == Blocks(rows=1, count=1_000_000, unique=187_500, row_bytes=64)
+    assert Blocks(rows=1, count=10, unique=2**15, row_bytes=64).map_bytes == 20
+    assert Blocks(rows=1, count=10, unique=2**15 + 1, row_bytes=64).map_bytes == 40
+
+
+def test_the_smallest_form_balances_one_block_and_the_map() -> None:
+    blocks = DedupConfig(ratio=1e-6)._blocks(TableSpec("f", 5000, 16))
+    assert (blocks.rows, blocks.unique, blocks.bytes, blocks.map_bytes) == (16, 1, 1024, 626)
+
+
+def test_a_narrow_type_buys_more_blocks() -> None:
+    narrow = DedupConfig(ratio=0.25)._blocks(TableSpec("f", 5000, 16, served_dtype="int8"))
+    assert (narrow.unique, narrow.row_bytes) == (int((20_000 * 4 - 10_000) / 18), 18)
 
 
 def test_which_features_are_merged() -> None:

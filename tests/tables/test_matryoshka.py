@@ -200,8 +200,10 @@ def test_bad_settings() -> None:
         build(widths=(2, 4))
     with pytest.raises(ConfigError, match=r"serve_width = 3 is not among the widths \[2, 4, 8\]"):
         build(serve_width=3)
-    with pytest.raises(ConfigError, match=r"ratio = 0.1: table 'matryoshka' serves at least 0.2500 of its bytes"):
+    with pytest.raises(ConfigError, match=r"ratio = 0.1: table 'matryoshka' serves at least 0.1250 of its bytes"):
         build(ratio=0.1)
+    with pytest.raises(ConfigError, match=r"ratio = 0.2: table 'matryoshka' serves at least 0.5000 of its bytes"):
+        build(ratio=0.2, widths=(4, 8))
     with pytest.raises(ConfigError, match="serve_width and ratio are both given"):
         parse_table({"kind": "matryoshka", "ratio": 0.5, "serve_width": 4})
     with pytest.raises(ConfigError, match=r"ratio belongs to table 'hashed', which has one: set table\.ratio"):

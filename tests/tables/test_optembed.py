@@ -153,7 +153,7 @@ def test_served_bytes_meet_the_ratio_and_the_best_rows_stay() -> None:
         assert type(served) is form and margin[kept].min() >= margin[~kept].max()
         assert served.overhead_bytes == sum(table.served_rows.values()) <= ratio * 64_000
         assert served.overhead_bytes + 16 * 4 + 4 > ratio * 64_000  # one row more would not fit
-        assert served.get_buffer("rows")[1:].numel() == rows * 16
+        assert served.rows.numbers()[1:].numel() == rows * 16
 
 
 def test_a_narrow_width_keeps_more_rows_in_the_same_bytes() -> None:
@@ -164,7 +164,7 @@ def test_a_narrow_width_keeps_more_rows_in_the_same_bytes() -> None:
         counts.append(table.settle(store)["kept_rows"])
         served = table.eval().compact(store)
         assert served.overhead_bytes <= 0.3 * 64_000
-        assert served.get_buffer("rows").shape == ((counts[-1] + 1, width) if counts[-1] < 1000 else (1000, width))
+        assert served.rows.numbers().shape == ((counts[-1] + 1, width) if counts[-1] < 1000 else (1000, width))
         assert torch.equal(served.decode([], torch.arange(1000)), read(table, store, torch.arange(1000)))
     # 281 rows are found by search, (19200 - 64) / 68; 535 by a remap, (19172 - 2000) / 32 - 1; all take 16000 bytes
     assert counts == [281, 535, 1000]
