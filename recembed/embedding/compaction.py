@@ -3,15 +3,34 @@
 import copy
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recembed.embedding.lookup import table_vectors
+from recembed.errors import CheckpointError
 from recembed.rows import RowStore, RowTable, ServedDtype, served_row_bytes
 from recembed.tables import ServedTable, Table
 
-__all__ = ["compact_tables"]
+__all__ = ["COMPACT_FORM", "compact_tables", "refuse_compact_state"]
+
+COMPACT_FORM = "compact_form"
+"""The buffer by which the state of a compact embedding is known."""
+
+
+def refuse_compact_state(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Refuse to load the state of a compact embedding into one that trains; a hook of ``load_state_dict``.
+
+    Raises:
+        CheckpointError: the state is of a compact embedding.
+    """
+    if f"{prefix}{COMPACT_FORM}" in state and COMPACT_FORM not in module._buffers:
+        raise CheckpointError(
+            "this state is of a compact embedding, which only serves: its rows are pruned, merged or rounded, and it has "
+            "no optimiser state, so it cannot go on training; load a checkpoint of the run (its folder 'checkpoint'), "
+            "or train again from the run's config"
+        )
 
 
 @torch.no_grad()

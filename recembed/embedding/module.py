@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recembed.batch import Batch
 from recembed.embedded import Embedded, KeyedTensor, PaddedSequence
 from recembed.embedding.budget import fit_to_budget, served_bytes
-from recembed.embedding.compaction import compact_tables
+from recembed.embedding.compaction import COMPACT_FORM, compact_tables, refuse_compact_state
 from recembed.embedding.config import EmbeddingConfig
 from recembed.embedding.first_order import FirstOrderWeights
 from recembed.embedding.groups import ColumnGroup, JaggedFeature, group_columns, in_schema_order
@@ -96,6 +96,7 @@ class FeatureEmbedding(nn.Module):
             self._place(tables, weights)
             self._lay_out()
         self.to(device)
+        self.register_load_state_dict_pre_hook(refuse_compact_state)
 
     def _place(self, tables: dict[str, Table], weights: dict[str, Table]) -> None:
         """Read vectors and first-order weights from these tables, whose rows are in the store."""
@@ -206,6 +207,7 @@ class FeatureEmbedding(nn.Module):
         store = ServedStore(self.store, list(slots), dtype)
         served = copy.deepcopy(self, {id(self.store): store})
         served._place(tables if self._fields else {}, weights)
+        served.register_buffer(COMPACT_FORM, torch.ones((), dtype=torch.bool))
         served.eval().cpu().compacted = True
         return served
 

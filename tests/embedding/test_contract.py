@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recembed.batch import Batch, Jagged
 from recembed.embedding import EmbeddingConfig, FeatureEmbedding
-from recembed.errors import ConfigError
+from recembed.errors import CheckpointError, ConfigError
 from recembed.rows import PlainStore, RowWiseAdagrad
 from recembed.tables import TABLES
 from tests.embedding.fixtures import SCHEMA, batch, fitted, row
@@ -270,3 +270,11 @@ def test_narrow_rows_are_planned_and_near_the_trained_ones(case: str, dtype: str
 def test_a_compact_embedding_cannot_be_trained() -> None:
     with pytest.raises(ConfigError, match="a compact embedding cannot be trained: build the model from its config"):
         build("full").compact().train()
+
+
+@pytest.mark.parametrize("case", ["full", "optembed", "dedup", "multiplexed"])
+def test_a_compact_state_is_refused_by_a_training_run(case: str) -> None:
+    compact = _settled(build(case)).compact()
+    model = nn.ModuleDict({"embedding": build(case)})
+    with pytest.raises(CheckpointError, match=r"of a compact embedding, which only serves: .*; load a checkpoint of"):
+        model.load_state_dict({f"embedding.{key}": value for key, value in compact.state_dict().items()})
