@@ -14,6 +14,7 @@ from recembed.rows.piece import Piece
 from recembed.rows.plain import PlainStore
 from recembed.rows.processes import Processes
 from recembed.rows.served import ServedDtype, ServedStore, served_row_bytes
+from recembed.rows.weight_decay import decay_rows
 
 __all__ = [
     "SGD",
@@ -33,6 +34,7 @@ __all__ = [
     "ServedStore",
     "StoreMaker",
     "decay_lookups",
+    "decay_rows",
     "make_row_store",
     "served_row_bytes",
 ]

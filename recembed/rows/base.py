@@ -112,6 +112,10 @@ class RowStore(nn.Module, ABC):
         states = self.stack_states(self.tables[name].embedding_dim)
         return {state: self._part(name, whole) for state, whole in states.items()}
 
+    def live(self, name: str) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
+        """Yield what of a table lies in this process: its first row, live rows, and live optimiser states."""
+        yield 0, self.rows(name), self.optimizer_rows(name)
+
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the step size of the row rule."""
         self.learning_rate = learning_rate

@@ -4,6 +4,7 @@ Each rule sees the unique rows of a step and their summed gradients; rows that w
 Axes: ``U`` unique rows, ``D`` width.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -18,18 +19,28 @@ class RowOptimizer(BaseModel):
 
     Attributes:
         learning_rate: Step size.
+        weight_decay: L2 of every row, looked up or not, in every step: the gradient of each row gains
+            ``weight_decay * row`` (see ``rows.weight_decay`` for when it is paid).
         states: Name of each state of the rule and whether it holds a vector (``D`` numbers) a row, or one number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     states: ClassVar[dict[str, bool]] = {}
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
     def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
         """Return the new rows ``[U, D]`` and write the new states in place.
 
         Shapes:
             rows, gradient: float32 ``[U, D]``; states: float32 ``[U, D]`` or ``[U]`` by name.
+        """
+        raise NotImplementedError
+
+    def step_size(self, states: Mapping[str, Tensor]) -> Tensor | float:
+        """Return what a gradient is multiplied by beside the learning rate, ``[U, 1]`` or ``[U, D]``.
+
+        0 for rows that no step has moved, where the states tell them.
         """
         raise NotImplementedError
 
@@ -47,6 +58,10 @@ class SGD(RowOptimizer):
         """Return ``rows - lr * gradient``."""
         return rows - learning_rate * gradient
 
+    def step_size(self, states: Mapping[str, Tensor]) -> float:
+        """Return 1."""
+        return 1.0
+
 
 class Adagrad(RowOptimizer):
     """Adagrad with one accumulator per number (Duchi et al., 2011): ``s += g**2; w -= lr * g / (sqrt(s) + eps)``."""
@@ -59,6 +74,10 @@ class Adagrad(RowOptimizer):
         """Return the new rows."""
         states["sum"] += gradient.square()
         return rows - learning_rate * gradient / (states["sum"].sqrt() + self.eps)
+
+    def step_size(self, states: Mapping[str, Tensor]) -> Tensor:
+        """Return ``1 / (sqrt(s) + eps)``."""
+        return _inverse(states["sum"].sqrt(), self.eps)
 
 
 class RowWiseAdagrad(RowOptimizer):
@@ -75,6 +94,10 @@ class RowWiseAdagrad(RowOptimizer):
         """Return the new rows."""
         states["sum"] += gradient.square().mean(dim=1)
         return rows - learning_rate * gradient / (states["sum"].sqrt() + self.eps).unsqueeze(1)
+
+    def step_size(self, states: Mapping[str, Tensor]) -> Tensor:
+        """Return ``1 / (sqrt(s) + eps)``."""
+        return _inverse(states["sum"].sqrt(), self.eps).unsqueeze(1)
 
 
 class Adam(RowOptimizer):
@@ -100,6 +123,15 @@ class Adam(RowOptimizer):
         mean = states["exp_avg"] / (1 - torch.pow(self.beta1, step))
         square = states["exp_avg_sq"] / (1 - torch.pow(self.beta2, step))
         return rows - learning_rate * mean / (square.sqrt() + self.eps)
+
+    def step_size(self, states: Mapping[str, Tensor]) -> Tensor:
+        """Return ``1 / (sqrt(v) + eps)`` with the second moment as the next step corrects it."""
+        step = states["step"].unsqueeze(1).clamp(min=1)
+        return _inverse((states["exp_avg_sq"] / (1 - torch.pow(self.beta2, step))).sqrt(), self.eps)
+
+
+def _inverse(root: Tensor, eps: float) -> Tensor:
+    return torch.where(root > 0, 1 / (root + eps), 0.0)
 
 
 def _with_kind(raw: Any) -> Any:

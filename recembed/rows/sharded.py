@@ -121,6 +121,12 @@ class ShardedStore(RowStore):
                 part = shard.table(table).name
                 yield shard, self.local.rows(part) if state is None else self.local.optimizer_rows(part)[state]
 
+    def live(self, name: str) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
+        """Yield the parts of a table that lie here."""
+        table = self.tables[name]
+        for shard, rows in self.parts(name):
+            yield shard.rows.start, rows, self.local.optimizer_rows(shard.table(table).name)
+
     def named_pieces(self) -> Iterator[tuple[str, Piece]]:
         """Yield the live parts that lie here; of copies on all processes rank 0 keeps the one that is saved."""
         for name, table in self.tables.items():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recembed.batch import Batch
 from recembed.errors import ConfigError, TrainingError
 from recembed.evaluation.evaluate import evaluation_mode
-from recembed.rows import RowStore
+from recembed.rows import RowStore, decay_rows
 from recembed.training.bilevel import BilevelSearch
 from recembed.training.config import TrainingConfig
 from recembed.training.gradients import batch_statistics, sum_gradients
@@ -83,6 +83,8 @@ class Stepper:
             if self.config.clip_norm is not None:
                 self._clip(self.config.clip_norm, step)
             self.optimizer.step()
+        for store, _ in self._stores:
+            decay_rows(store, step)
         return mean
 
     def _search(self, search: BilevelSearch, step: int, stop: bool) -> None:
