@@ -152,7 +152,7 @@ def tensors_in(folder: Path, kind: str) -> dict[str, Tensor]:
 def assert_close(first: dict[str, Tensor], second: dict[str, Tensor], far: float) -> None:
     assert first.keys() == second.keys()
     for name, values in first.items():
-        assert (values.double() - second[name].double()).abs().max() <= far, name
+        assert ((values.double() - second[name].double()).abs() <= far).all(), name
 
 
 @pytest.mark.slow

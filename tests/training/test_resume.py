@@ -74,7 +74,8 @@ def told(result: TrainResult) -> tuple[Any, ...]:
 
 def fit(row_store: str, folder: Path, *, config: TrainingConfig = CONFIG, **settings: Any) -> tuple[Any, Any]:
     model = make_model(row_store, dropout=0.3)
-    checkpoint = Checkpointer(folder, planted()[0])
+    background = config.checkpoint_in_background
+    checkpoint = Checkpointer(folder, planted()[0], keep=config.checkpoints_kept, background=background)
     settings = {"objective": noisy_objective, **settings}
     result = Trainer(model, config).fit(*loaders(config), checkpoint=checkpoint, **settings)
     return told(result), everything(model)
