@@ -96,7 +96,7 @@ class FeatureEmbedding(nn.Module):
             self._place(tables, weights)
             self._lay_out()
         self.to(device)
-        self.register_load_state_dict_pre_hook(refuse_compact_state)
+        self.register_load_state_dict_pre_hook(refuse_compact_state)  # type: ignore[no-untyped-call]
 
     def _place(self, tables: dict[str, Table], weights: dict[str, Table]) -> None:
         """Read vectors and first-order weights from these tables, whose rows are in the store."""

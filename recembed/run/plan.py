@@ -2,10 +2,10 @@
 
 from recembed.config import RunConfig
 from recembed.data import EncodedData
-from recembed.embedding import FeatureEmbedding
+from recembed.embedding import EmbeddingConfig, FeatureEmbedding
 from recembed.errors import ConfigError
 from recembed.schema.feature import Schema
-from recembed.tables import TABLES, Table
+from recembed.tables import TABLES, TableConfig
 from recembed.training.stages import SettleStage, Stage, TrainStage, WidthsStage, parse_stages
 
 __all__ = ["check_stages", "planned_stages"]
@@ -19,9 +19,7 @@ def planned_stages(config: RunConfig, schema: Schema) -> tuple[Stage, ...]:
     """
     if config.stages is not None:
         return config.stages
-    names = {feature.vocabulary_name for feature in (*schema.categorical, *schema.jagged)}
-    methods = [config.embeddings.table_of(name) for name in sorted(names)]
-    asking = {method.kind: method.recipe for method in methods if method.recipe}
+    asking = {method.kind: method.recipe for method in _methods(config.embeddings, schema) if method.recipe}
     recipes = list(asking.values())
     if any(recipe != recipes[0] for recipe in recipes):
         raise ConfigError(
@@ -31,18 +29,27 @@ def planned_stages(config: RunConfig, schema: Schema) -> tuple[Stage, ...]:
     return parse_stages(recipes[0]) or () if recipes else ()
 
 
+def _methods(config: EmbeddingConfig, schema: Schema) -> list[TableConfig]:
+    names = {feature.vocabulary_name for feature in (*schema.categorical, *schema.jagged)}
+    return [config.table_of(name) for name in sorted(names)]
+
+
 def check_stages(stages: tuple[Stage, ...], embedding: FeatureEmbedding, valid: EncodedData) -> None:
     """Refuse stages that have nothing to work on, before anything is trained.
+
+    Where a method brings its own stages and every feature is small enough for an exact table, there is nothing to settle
+    and no width to choose: these stages pass then, and find nothing.
 
     Raises:
         ConfigError: there are no validation rows, or no table has anything to search or to settle.
     """
     tables = embedding.all_tables().values()
+    own = any(parse_stages(method.recipe) == stages for method in _methods(embedding.config, embedding.schema))
     for stage in stages:
         if isinstance(stage, SettleStage):
-            _check_work(stage, any(type(table).settle is not Table.settle for table in tables), "settle")
+            _check_work(stage, own or any(table.settles for table in tables), "settle")
         if isinstance(stage, WidthsStage):
-            _check_work(stage, any(len(table.width_choices()) > 1 for table in tables), "widths")
+            _check_work(stage, own or any(len(table.width_choices()) > 1 for table in tables), "widths")
         if isinstance(stage, TrainStage) and stage.search:
             _check_work(stage, any(table.search_parameters() for table in tables), "search")
         searches = isinstance(stage, WidthsStage) or (isinstance(stage, TrainStage) and stage.search)

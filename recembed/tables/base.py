@@ -131,6 +131,11 @@ class Table(nn.Module, ABC):
         """Take one of ``width_choices`` from now on."""
         raise ConfigError(f"{type(self).__name__} has no widths to choose from; search methods that do")
 
+    @property
+    def settles(self) -> bool:
+        """Whether ``settle`` has anything to fix."""
+        return type(self).settle is not Table.settle
+
     def settle(self, store: RowStore) -> dict[str, float]:
         """Fix what training found (which rows stay, which widths, which codes) and return it by name.
 

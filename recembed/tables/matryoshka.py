@@ -236,6 +236,11 @@ class MatryoshkaTable(Table):
         """Let the table inside take ``width``."""
         self.inner.choose_width(width)
 
+    @property
+    def settles(self) -> bool:
+        """Whether the table inside has anything to fix."""
+        return self.inner.settles
+
     def settle(self, store: RowStore) -> dict[str, float]:
         """Let the table inside fix what training found."""
         return self.inner.settle(store)

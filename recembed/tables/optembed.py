@@ -4,7 +4,7 @@ Lyu et al., OptEmbed: Learning Optimal Embedding Table for Click-through Rate Pr
 paper: widths are drawn per looked-up id, so per id of a bag, by a hash of a step counter; thresholds follow the dense
 optimiser (paper: plain SGD) or, per id, the row rule; those per id are penalised only where the batch reads them;
 ``ratio`` bounds what ``settle`` keeps. The penalty raises thresholds for as long as training lasts, so what is kept
-depends on the number of steps; it counts once for each feature that reads the table.
+depends on the number of steps; a threshold per field counts once a step, however many features read the table.
 """
 
 from collections.abc import Sequence
@@ -183,6 +183,8 @@ class OptEmbedTable(Table):
         return 1 + hash_rows(places, self.get_buffer("salts"), self.embedding_dim)
 
     def _penalise(self, thresholds: Tensor, ids: Tensor) -> None:
+        if self.threshold is not None and self._losses:
+            return  # once a step, however many features share the table
         low = self.alpha * torch.exp(-thresholds)
         if self.threshold is None:  # every id counts once, however often it is read
             unique, often = torch.unique(self.processes.gather(ids.flatten()), return_counts=True)

@@ -125,6 +125,15 @@ def test_the_penalty_raises_thresholds() -> None:
     torch.testing.assert_close(table.threshold.grad, torch.tensor([-0.5 * 0.36788]), atol=1e-5, rtol=0)
 
 
+def test_a_threshold_per_field_is_penalised_once_a_step_though_two_features_read_it() -> None:
+    table, _ = build(alpha=0.5)
+    for _ in range(2):
+        table.decode([torch.ones(3, 16)], torch.arange(3))
+    assert [float(loss.detach()) for loss in table.take_losses()] == [0.5]  # alpha * exp(-0)
+    table.decode([torch.ones(3, 16)], torch.arange(3))
+    assert len(table.take_losses()) == 1
+
+
 def test_thresholds_per_id_are_penalised_once_per_id() -> None:
     table, store = build(alpha=0.5, thresholds="id", speed=2.0)
     store.rows("f.thresholds")[2] = 0.5
