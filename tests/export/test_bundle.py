@@ -14,7 +14,7 @@ from recembed.errors import ExportError
 from recembed.export import Manifest, ServingGraph, bundle, export_bundle, verify_bundle
 from recembed.export.bundle import trained_logits
 from recembed.export.manifest import space_id
-from recembed.export.vectors import read_vectors
+from recembed.export.vectors import feature_vectors, read_vectors
 from recembed.export.verify import GOLDEN_LOGIT
 from recembed.models import MODELS, LogisticRegression
 from recembed.schema.feature import Schema
@@ -178,12 +178,45 @@ def test_id_maps_that_no_graph_reads_stay_out_of_the_bundle(tmp_path: Path) -> N
     assert set(server.unseen) == {"item", "city", "history"}
 
 
-@pytest.mark.parametrize("kind", ["full", "hashed", "multiplexed", "int8"])
-def test_the_file_of_the_graph_holds_the_planned_bytes_and_little_else(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("kind", ["pep", "optembed", "dedup", "cafe"])
+def test_rows_of_compact_tables_are_in_the_file_in_the_served_type(tmp_path: Path, kind: str, dtype: str) -> None:
+    mapping, frame = _many_items()
+    table = {"kind": kind, "ratio": 0.25}
+    settings = EmbeddingConfig(embedding_dim=16, table=table, row_store="torch", served_dtype=dtype)
+    embedding = FeatureEmbedding(mapping, settings)
+    embedding.store.stack(16).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    for each in embedding.all_tables().values():
+        each.settle(embedding.store)
+    model = MODELS["dcnv2"](hidden_units=(8,)).build(embedding)
+    manifest = export(tmp_path / kind, model=model, fitted=mapping, golden=frame.head(50))
+    assert (
+        0.98 * embedding.served_bytes
+        <= manifest.bytes["embeddings"]
+        <= embedding.served_bytes
+        <= 0.25 * 4 * 20_003 * 16
+    )
+    assert 0 < manifest.bytes["graph"] < 150_000
+    assert manifest.difference["logit"] <= 1e-5 and 0 < manifest.difference["compaction"] < 0.05
+    vectors = read_vectors(tmp_path / kind)
+    served = feature_vectors(embedding.compact(), "item", torch.arange(3, 20_003) if kind != "cafe" else _keys(mapping))
+    np.testing.assert_array_equal(vectors, served.numpy())
+
+
+def _keys(mapping: FittedSchema) -> torch.Tensor:
+    return torch.from_numpy(mapping.vocabularies["item"].keys.copy())
+
+
+def _many_items() -> tuple[FittedSchema, pl.DataFrame]:
     draw = np.random.default_rng(0)
     frame = pl.DataFrame({"item": draw.permutation(20_000), "click": draw.integers(0, 2, 20_000)})
     schema = Schema.parse({"features": [{"name": "item", "role": "item"}], "labels": [{"name": "click"}]})
-    mapping = fit(frame, schema)
+    return fit(frame, schema), frame
+
+
+@pytest.mark.parametrize("kind", ["full", "hashed", "multiplexed", "int8"])
+def test_the_file_of_the_graph_holds_the_planned_bytes_and_little_else(tmp_path: Path, kind: str) -> None:
+    mapping, frame = _many_items()
     table = {"kind": kind} if kind in ("full", "int8") else {"kind": kind, "ratio": 0.25}
     embedding = FeatureEmbedding(mapping, EmbeddingConfig(embedding_dim=16, table=table, row_store="torch"))
     for each in embedding.all_tables().values():
