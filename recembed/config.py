@@ -17,7 +17,15 @@ from recembed.sources import Format
 from recembed.training import TrainingConfig
 from recembed.training.stages import Stages, TrainStage
 
-__all__ = ["DataConfig", "EvaluationConfig", "RunConfig", "TrackingConfig", "load_config", "parse_model"]
+__all__ = [
+    "DataConfig",
+    "EvaluationConfig",
+    "RunConfig",
+    "TrackingConfig",
+    "load_config",
+    "parse_model",
+    "read_settings",
+]
 
 
 class _Section(BaseModel):
@@ -163,7 +171,20 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run from a YAML file, then apply ``key=value`` overrides (dotted keys, values in YAML).
 
     Raises:
-        ConfigError: no such file, broken YAML, an unknown key (the nearest is offered) or a value out of range.
+        ConfigError: no such file, broken YAML, an unknown key (the nearest is offered), a value out of range, or a run
+            of another task.
+    """
+    raw = read_settings(path, overrides)
+    if (task := raw.pop("task", "ctr")) != "ctr":
+        raise ConfigError(f"config {path} is a run of task {task!r}; this needs one that predicts clicks (task: ctr)")
+    return RunConfig.parse(raw)
+
+
+def read_settings(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the plain values of a YAML file with the overrides applied; their meaning is not checked yet.
+
+    Raises:
+        ConfigError: no such file, or broken YAML.
     """
     path = Path(path)
     if not path.is_file():
@@ -178,7 +199,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"config {path}: expected sections (data, model, …), found {type(raw).__name__}")
     for override in overrides:
         _apply(raw, override)
-    return RunConfig.parse(raw)
+    return raw
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -7,13 +7,15 @@ import pytest
 from typer.testing import CliRunner
 
 from recembed.cli import app
-from recembed.config import load_config
+from recembed.config import load_config, read_settings
 from recembed.data.datasets import DATASETS
 from recembed.quickstart import METHODS, method_config
+from recembed.run import RetrievalConfig
 from recembed.run.build import select_features
 
 FOLDER = Path(__file__).parent.parent / "configs"
-FILES = sorted(set(FOLDER.glob("*.yaml")) - set(FOLDER.glob("compare_*.yaml")))
+RETRIEVAL = [file for file in sorted(FOLDER.glob("*.yaml")) if "\ntask: retrieval\n" in file.read_text()]
+FILES = sorted(set(FOLDER.glob("*.yaml")) - set(FOLDER.glob("compare_*.yaml")) - set(RETRIEVAL))
 FLOOR = {
     "avazu_sample": 0.65,
     "book_crossing": 0.65,
@@ -43,6 +45,22 @@ def test_a_config_is_whole_and_fits_its_data(file: Path) -> None:
     config.embeddings.check(select_features(schema, config.data.use))
     assert set(config.evaluation.slices) <= {feature.name for feature in schema.categorical}
     assert config.split == info.split, "the customary cut, spelled out"
+
+
+@pytest.mark.parametrize("file", RETRIEVAL, ids=lambda file: file.stem)
+def test_a_retrieval_config_is_whole_and_fits_its_data(file: Path) -> None:
+    assert file.read_text().startswith("# "), "the first line says what the run is"
+    config = RetrievalConfig.parse(read_settings(file))
+    schema = DATASETS[config.data.dataset or ""].schema_of_frame
+    assert schema.role("user")
+    assert schema.role("item")
+    assert config.name.replace("-", "_") == file.stem
+    assert config.training.refit
+
+
+def test_the_published_splits_have_runs() -> None:
+    names = {"gowalla_lightgcn", "gowalla_ngcf", "movielens_lightgcn", "yelp2018_lightgcn"}
+    assert names == {file.stem for file in RETRIEVAL}
 
 
 def test_every_data_set_with_labels_has_a_run() -> None:

@@ -41,6 +41,10 @@ def train(
 ) -> Answer:
     """Train a model, evaluate it, and keep it as a run; by torchrun, in as many processes as it starts."""
     folder = out or Path("runs") / config.stem
+    if _task(config) == "retrieval":
+        from recembed.cli.retrieval import train_retrieval_run
+
+        return train_retrieval_run(config, overrides or [], folder, resume=resume, overwrite=overwrite)
     settings = [*(overrides or []), *([f"warm_start={warm_start}"] if warm_start else [])]
     words = [str(config), *(word for setting in settings for word in ("--set", setting)), "--out", str(folder)]
     if nproc != 1:
@@ -69,6 +73,13 @@ def train(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; where a checkpoint was written, go on with: {resume_line}") from None
     return _answer(result, folder, resume_line, processes.rank)
+
+
+def _task(config: Path) -> str:
+    """Return the task of a run, which says who reads the rest of its file."""
+    from recembed.config import read_settings
+
+    return str(read_settings(config).get("task", "ctr"))
 
 
 def _start(words: Sequence[str], count: int) -> None:

@@ -53,7 +53,8 @@ class UserItems:
     @cached_property
     def keys(self) -> Integers:
         """``user * num_items + item`` of every pair, ascending, int64 ``[P]``."""
-        return self.users * self.num_items + self.items
+        keys: Integers = self.users * self.num_items + self.items
+        return keys
 
     @property
     def users(self) -> Integers:

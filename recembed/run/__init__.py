@@ -2,10 +2,14 @@
 
 from recembed.run.build import build_model
 from recembed.run.data import RunData, open_data
+from recembed.run.retrieval import RetrievalRunResult, train_retrieval
+from recembed.run.retrieval_config import RetrievalConfig
 from recembed.run.saved import SavedRun, evaluate_run, export_run, load_run, predict_run
 from recembed.run.train import RunResult, train
 
 __all__ = [
+    "RetrievalConfig",
+    "RetrievalRunResult",
     "RunData",
     "RunResult",
     "SavedRun",
@@ -16,4 +20,5 @@ __all__ = [
     "open_data",
     "predict_run",
     "train",
+    "train_retrieval",
 ]

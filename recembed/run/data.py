@@ -35,8 +35,12 @@ class RunData:
     origin: str
 
 
-def open_data(config: RunConfig) -> RunData:
+def open_data(config: RunConfig, *, labels: bool = True) -> RunData:
     """Open the rows of a run and cut them; nothing but headers (and split thresholds) is read yet.
+
+    Args:
+        config: The run.
+        labels: Whether it needs a label.
 
     Raises:
         DataError: a file or column is missing or of another type, or ``data.where`` does not fit one.
@@ -55,7 +59,7 @@ def open_data(config: RunConfig) -> RunData:
         frame, schema = open_rows(config, data.path), config.schema_
         name, origin = config.name, str(data.path)
     schema = select_features(schema, data.use)
-    if not schema.labels:
+    if labels and not schema.labels:
         raise ConfigError(f"data {name!r} has no label; name one under schema.labels")
     check_columns(frame, schema)
     frame = _where(frame, data.where)

@@ -1,0 +1,56 @@
+"""The answers of retrieval runs: what ``train`` says of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+
+from recembed.cli.answer import Answer
+from recembed.cli.command import INTERRUPTED
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["ranking_tables", "train_retrieval_run"]
+
+
+def train_retrieval_run(
+    config: Path, overrides: Sequence[str], folder: Path, *, resume: bool, overwrite: bool
+) -> Answer:
+    """Train a retrieval run and keep it."""
+    from recembed.config import read_settings
+    from recembed.run import RetrievalConfig, train_retrieval
+
+    words = ["recembed train", str(config), *(f"--set '{o}'" for o in overrides), f"--out {folder} --resume"]
+    settings = RetrievalConfig.parse(read_settings(config, overrides))
+    result = train_retrieval(
+        settings, folder, resume=resume, overwrite=overwrite, say=lambda line: typer.echo(line, err=True)
+    )
+    document = {"run": folder, **result.metrics, "tracking": result.url}
+    if result.stopped == "interrupted":
+        return Answer(document, [], INTERRUPTED, f"interrupted, and saved; go on with: {' '.join(words)}")
+    lines = [f"run      {folder}", *([f"tracking {result.url}"] if result.url else [])]
+    return Answer(document, [*ranking_tables(result.metrics), *lines])
+
+
+def ranking_tables(metrics: Mapping[str, Any]) -> list["RenderableType"]:
+    """Return the ranking metrics of a run with their intervals, one line each, and what it cost."""
+    table = Table("metric", box=None, header_style="bold")
+    parts = [part for part in ("valid", "test") if metrics.get(part)]
+    for part in parts:
+        table.add_column(part, justify="right")
+    for name in metrics["test"]:
+        cells = [f"{metrics[part][name]:.4f}" if name in metrics[part] else "-" for part in parts]
+        if name in metrics.get("intervals", {}):
+            low, high = metrics["intervals"][name]
+            cells[-1] += f"  [{low:.4f}, {high:.4f}]"
+        table.add_row(name, *cells)
+    shown: list[RenderableType] = [table]
+    if "seconds" in metrics:
+        shown.append(
+            f"{metrics['epochs']} epochs, {metrics['steps']:,} steps, {metrics['training_seconds']:,.0f} s of training steps, "
+            f"{metrics['seconds']:,.0f} s in all"
+        )
+    return shown
