@@ -16,7 +16,7 @@ PACKAGE = Path(recembed.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     *("errors", "hashing", "versions", "settings", "sources", "schema", "batch", "data"),
-    *("rows", "embedded", "pooling", "tables", "graph", "numeric", "items", "embedding"),
+    *("rows", "embedded", "pooling", "graph", "tables", "numeric", "items", "embedding"),
     *("models", "evaluation", "training", "retrieval", "config", "export", "serve", "pyfunc", "run"),
     *("doctor", "quickstart", "compare", "cli", "__main__"),
 )

@@ -57,6 +57,7 @@ def table_specs(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool) 
             reserved_ids=vocabulary.first_id if vocabulary else 0,
             vector_dim=config.embedding_dim if linear else None,
             served_dtype=config.served_dtype,
+            values=vocabulary.values if vocabulary else None,
         )
         found[name] = config.table_of(name), spec
     return list(found.values())

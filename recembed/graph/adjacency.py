@@ -43,7 +43,6 @@ class Adjacency(nn.Module):
     pointers: Tensor
     neighbours: Tensor
     weights: Tensor
-    transposed_weights: Tensor
     edge: Tensor
 
     def __init__(
@@ -59,11 +58,16 @@ class Adjacency(nn.Module):
         self._hold("pointers", torch.from_numpy(pointers).to(index))
         self._hold("neighbours", torch.from_numpy(neighbours).to(index))
         self._hold("weights", torch.from_numpy(weights))
-        self._hold("transposed_weights", self.weights if transposed is weights else torch.from_numpy(transposed))
-        self._hold("edge", torch.from_numpy(edge))
+        self._hold("transposed", None if transposed is weights else torch.from_numpy(transposed))
+        self._hold("edge", torch.from_numpy(edge).to(index))
 
-    def _hold(self, name: str, values: Tensor) -> None:
+    def _hold(self, name: str, values: Tensor | None) -> None:
         self.register_buffer(name, values, persistent=False)  # the graph has it all
+
+    @property
+    def transposed_weights(self) -> Tensor:
+        """Weights of the transposed matrix; those of the matrix itself where it is symmetric."""
+        return self.weights if self._buffers["transposed"] is None else self.get_buffer("transposed")
 
     @property
     def num_nodes(self) -> int:
@@ -88,9 +92,9 @@ class Adjacency(nn.Module):
         keep[-1] = 1.0  # the loops
         factor = keep[self.edge]  # [M]
         forward = self.weights * factor
-        if self.transposed_weights is self.weights:
+        if self._buffers["transposed"] is None:
             return forward, forward
-        return forward, self.transposed_weights * factor
+        return forward, self.get_buffer("transposed") * factor
 
     def dense(self) -> Tensor:
         """Return the matrix as ``[N, N]``, for tests on small graphs."""

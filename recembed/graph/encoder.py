@@ -69,13 +69,3 @@ class GraphEncoder(nn.Module, ABC):
         penalty = 0.5 * (regularised.square().sum(1) * counts).sum() / len(users)
         parts = vectors.index_select(0, places).split_with_sizes([len(users), positives.numel(), negatives.numel()])
         return BatchVectors(parts[0], parts[1].view(*positives.shape, -1), parts[2].view(*negatives.shape, -1), penalty)
-
-    @abstractmethod
-    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return the regulariser of ``batch`` by itself, after ``forward`` of the same step."""
-
-    def _mean_square(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return ``½ Σ‖row‖² / B`` over the rows of a batch in ``vectors``, ``[N, D]``."""
-        items = torch.cat([positives.flatten(), negatives.flatten()]) + self.num_users
-        rows = vectors.index_select(0, torch.cat([users, items]))
-        return 0.5 * rows.square().sum() / len(users)

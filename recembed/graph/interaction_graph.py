@@ -74,8 +74,13 @@ class InteractionGraph:
                 raise DataError(f"{name} {bad} is outside 0..{count - 1}; give raw ids to `from_frame` instead")
             sizes.append(count)
         weight = None if weights is None else np.asarray(weights, np.float32)
-        edges = Edges.of(*pairs, weight, (sizes[0], sizes[1]), duplicates)
-        return cls(pl.Series(range(sizes[0]), dtype=pl.Int64), pl.Series(range(sizes[1]), dtype=pl.Int64), edges)
+        return cls.over(Edges.of(*pairs, weight, (sizes[0], sizes[1]), duplicates))
+
+    @classmethod
+    def over(cls, edges: Edges) -> Self:
+        """Build from edges; raw ids are the numbers of the nodes."""
+        users, items = (pl.Series(np.arange(size, dtype=np.int64)) for size in edges.shape)
+        return cls(users, items, edges)
 
     @classmethod
     def from_frame(

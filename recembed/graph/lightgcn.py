@@ -58,26 +58,20 @@ class LightGCN(GraphEncoder):
         self.layers, self.edge_dropout = layers, edge_dropout
         self.base = base or NodeVectors(graph.num_nodes, embedding_dim, seed=seed)
         self.adjacency = Adjacency(graph) if layers else None
-        self._ego: Tensor | None = None
 
     def propagate(self) -> Tensor:
         """Return ``[N, D]``."""
-        vectors: Tensor = self.base()  # [N, D]
-        self._ego = vectors
+        return self._smooth(self.base())
+
+    def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of ``nodes`` after all layers, and those of layer 0, which are regularised."""
+        base: Tensor = self.base()  # [N, D]
+        return self._smooth(base).index_select(0, nodes), base.index_select(0, nodes)
+
+    def _smooth(self, vectors: Tensor) -> Tensor:
         if self.adjacency is None:
             return vectors
         a = self.adjacency
         dropped = a.drop_edges(self.edge_dropout) if self.training else None
         weights, transposed = dropped or (a.weights, a.transposed_weights)
         return mean_of_powers(vectors, a.pointers, a.neighbours, weights, transposed, self.layers)
-
-    def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors of ``nodes`` after all layers, and those of layer 0."""
-        vectors = self.propagate().index_select(0, nodes)
-        base: Tensor = self.base() if self._ego is None else self._ego
-        return vectors, base.index_select(0, nodes)
-
-    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return ``½ Σ‖row‖² / B`` of the rows of layer 0."""
-        vectors: Tensor = self.base() if self._ego is None else self._ego
-        return self._mean_square(vectors, users, positives, negatives)

@@ -88,12 +88,10 @@ class NGCF(GraphEncoder):
             torch.manual_seed(seed)
             pairs = pairwise([embedding_dim, *layers])
             self.layers = nn.ModuleList(_Layer(width, wider, bias=form == "code") for width, wider in pairs)
-        self._final: Tensor | None = None
 
     def propagate(self) -> Tensor:
         """Return ``[N, D]``."""
-        self._final = self._side_by_side(None)  # [N, D]
-        return self._final
+        return self._side_by_side(None)
 
     def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the final vectors of ``nodes``, twice: they are also what is regularised.
@@ -120,11 +118,6 @@ class NGCF(GraphEncoder):
         if self.normalise:
             outputs[1:] = [F.normalize(output, dim=1) for output in outputs[1:]]
         return torch.cat(outputs, dim=1)
-
-    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return ``½ Σ‖row‖² / B`` of the final rows, as the authors' code does."""
-        vectors = self.propagate() if self._final is None else self._final
-        return self._mean_square(vectors, users, positives, negatives)
 
 
 def _pick(vectors: Tensor, nodes: Tensor | None) -> Tensor:

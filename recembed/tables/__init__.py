@@ -16,6 +16,7 @@ from recembed.tables.dedup import DedupConfig, DedupTable
 from recembed.tables.deep_hash import DeepHashConfig, DeepHashTable
 from recembed.tables.deeplight import DeepLightConfig, DeepLightTable
 from recembed.tables.full import FullConfig, FullTable
+from recembed.tables.graph_nodes import GraphTable, LightGCNConfig, NGCFConfig
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.integer import Int8Config, Int16Config, IntegerTable
 from recembed.tables.matryoshka import MatryoshkaConfig, MatryoshkaTable
@@ -56,14 +57,17 @@ __all__ = [
     "DeepLightTable",
     "FullConfig",
     "FullTable",
+    "GraphTable",
     "HashedConfig",
     "HashedTable",
     "Int16Config",
     "Int8Config",
     "IntegerTable",
+    "LightGCNConfig",
     "MixedDimensionConfig",
     "MixedDimensionTable",
     "MultiplexedConfig",
+    "NGCFConfig",
     "OptEmbedConfig",
     "OptEmbedTable",
     "PepConfig",
@@ -100,6 +104,8 @@ TABLES: dict[str, type[TableConfig]] = {
         ZeroCollisionConfig,
         DedupConfig,
         DeepHashConfig,
+        LightGCNConfig,
+        NGCFConfig,
         OptEmbedConfig,
         PepConfig,
         DeepLightConfig,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 
 from recembed.errors import ConfigError
 from recembed.rows import Init, ServedDtype
@@ -24,6 +25,7 @@ class TableSpec:
         reserved_ids: Ids at the front that are no known values: padding, missing, out of vocabulary.
         vector_dim: Width of the feature's vectors, where these are its first-order weights.
         served_dtype: Type of the rows that are served; a method whose compact form holds rows sizes them by it.
+        values: The raw values of the known ids, from ``reserved_ids`` on; None where there is no vocabulary.
     """
 
     name: str
@@ -35,6 +37,7 @@ class TableSpec:
     reserved_ids: int = 0
     vector_dim: int | None = None
     served_dtype: ServedDtype = "float32"
+    values: pl.Series | None = None
 
     def table_name(self, store: str | None = None) -> str:
         """Return the name of a row table for this spec, or of the ``store`` it shares."""

@@ -1,12 +1,18 @@
 """A small fitted schema with every kind of feature, and batches for it."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
 
 from recembed.batch import Batch, Jagged
+from recembed.graph import InteractionGraph, save_graph
 from recembed.hashing import MISSING_KEY
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema, NumericStats
@@ -65,3 +71,14 @@ def row(whole: Batch, place: int) -> Batch:
         jagged[name] = Jagged(bag.values[start:end], torch.tensor([0, end - start]))
     one = slice(place, place + 1)
     return Batch(whole.ids[one], jagged, whole.numeric[one], whole.labels[one])
+
+
+@functools.cache
+def visits() -> Path:
+    """Return the folder of a graph over the raw ids of ``fitted``; some ids have no edge, and some edges no id."""
+    random = np.random.default_rng(0)
+    users, items = random.integers(0, SIZES["user"] + 9, 3000), random.integers(0, SIZES["item"] - 9, 3000)
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    save_graph(InteractionGraph.of(users, items), folder / "graph")
+    return folder / "graph"

@@ -13,7 +13,7 @@ from recembed.embedding import EmbeddingConfig, FeatureEmbedding
 from recembed.errors import CheckpointError, ConfigError
 from recembed.rows import PlainStore, RowWiseAdagrad
 from recembed.tables import TABLES
-from tests.embedding.fixtures import SCHEMA, batch, fitted, row
+from tests.embedding.fixtures import SCHEMA, batch, fitted, row, visits
 
 CASES: dict[str, Any] = {
     "full": "full",
@@ -47,6 +47,17 @@ CASES: dict[str, Any] = {
         "rare_codewords": 4,
     },
     "deep hash": {"kind": "deep_hash", "hashes": 16, "layers": 2, "ratio": 0.5, "exact_below": 60},
+    "lightgcn": {"kind": "lightgcn", "graph": visits(), "user": "user", "item": "item", "layers": 2},
+    "lightgcn over hashed": {
+        **{
+            "kind": "lightgcn",
+            "graph": visits(),
+            "user": "user",
+            "item": "item",
+            "base": {"kind": "hashed", "ratio": 0.5},
+        },
+    },
+    "ngcf": {"kind": "ngcf", "graph": visits(), "user": "user", "item": "item", "layers": 2, "message_dropout": 0},
     "optembed": {"kind": "optembed", "ratio": 0.5, "exact_below": 20},
     "optembed, a threshold per id": {"kind": "optembed", "thresholds": "id", "norm": 2, "exact_below": 20},
     "pep": {"kind": "pep", "ratio": 0.3, "exact_below": 20},

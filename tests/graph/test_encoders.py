@@ -170,18 +170,6 @@ def test_dropout_is_for_training(options: dict[str, float]) -> None:
     assert torch.equal(light.eval()()[0], light()[0])
 
 
-@pytest.mark.parametrize("negatives", [[0, 1], [[0, 1], [1, 2]]])
-def test_the_penalty_of_lightgcn_is_of_layer_0(negatives: list[int]) -> None:
-    encoder = LightGCN(random_graph(), 4, 2)
-    encoder()
-    rows = encoder.get_parameter("base.weight")
-    nodes = torch.cat([torch.tensor([3, 3]), torch.tensor([5, 6]) + 12, torch.tensor(negatives).flatten() + 12])
-    expected = 0.5 * rows[nodes].square().sum() / 2
-    torch.testing.assert_close(
-        encoder.penalty(torch.tensor([3, 3]), torch.tensor([5, 6]), torch.tensor(negatives)), expected
-    )
-
-
 @pytest.mark.parametrize("shape", [(2,), (2, 3)])
 def test_the_vectors_of_a_batch_are_rows_of_the_whole(kind: str, shape: tuple[int, ...]) -> None:
     """Values, penalty and gradients, a node that is named twice included."""
@@ -194,7 +182,9 @@ def test_the_vectors_of_a_batch_are_rows_of_the_whole(kind: str, shape: tuple[in
         if whole:
             every = encoder()
             vectors = every[0][users], every[1][positives], every[1][negatives]
-            penalty = encoder.penalty(users, positives, negatives)
+            named = torch.cat([users, positives + 12, negatives.flatten() + 12])
+            regularised = torch.cat(every) if kind.startswith("ngcf") else encoder.get_parameter("base.weight")
+            penalty = 0.5 * regularised[named].square().sum() / 2  # of the final rows, or of layer 0
         else:
             *vectors, penalty = encoder.batch(users, positives, negatives)  # type: ignore[assignment]
         weights = [torch.linspace(-1, 1, part.numel()).view(part.shape) for part in vectors]
@@ -204,14 +194,6 @@ def test_the_vectors_of_a_batch_are_rows_of_the_whole(kind: str, shape: tuple[in
         gradients.append([*vectors, penalty, *found])
     for expected, got in zip(*gradients, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_the_penalty_of_ngcf_is_of_the_final_rows() -> None:
-    encoder = NGCF(random_graph(), 4, [4], message_dropout=0.0)
-    users, items = encoder()
-    chosen = torch.cat([users[[3]], items[[5]], items[[1]]])
-    penalty = encoder.penalty(torch.tensor([3]), torch.tensor([5]), torch.tensor([1]))
-    torch.testing.assert_close(penalty, 0.5 * chosen.square().sum())
 
 
 def test_free_vectors_are_drawn_as_the_papers_do() -> None:
