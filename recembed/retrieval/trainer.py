@@ -4,7 +4,7 @@ Axes: ``P`` interactions, ``U`` users, ``I`` items, ``D`` width.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,6 +66,7 @@ class RetrievalTrainer:
         config: Settings.
         tracker: Who is told losses and metrics.
         progress: Show a progress bar; None shows it on a terminal only.
+        say: Hears a line at each evaluation.
 
     Raises:
         DataError: every user has met every item, so there is no negative.
@@ -79,11 +80,12 @@ class RetrievalTrainer:
         *,
         tracker: Tracker | None = None,
         progress: bool | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         assert isinstance(encoder, nn.Module)
         self.encoder: nn.Module = encoder
         self.train, self.config = train, config
-        self.tracker, self.progress = tracker or NullTracker(), progress
+        self.tracker, self.progress, self.say = tracker or NullTracker(), progress, say
         self.step = RetrievalStep(encoder, train, config)
         users = train.users
         learnable = ~np.isin(users, self.step.sampler.users_without)
@@ -225,6 +227,10 @@ class RetrievalTrainer:
         rule = self.config.early_stopping
         name = rule.metric if rule else f"recall@{max(k)}"
         bar.evaluated(name, metrics[name])
+        if self.say:
+            self.say(
+                f"epoch {state.epoch}: loss {loss:.4f}, {name} {metrics[name]:.4f}, {state.seconds:,.0f} s of steps"
+            )
         if not metrics[name] > state.best_value:
             state.waited += 1
             return False

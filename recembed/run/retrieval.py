@@ -132,10 +132,10 @@ def _train(
     elif config.holdout:
         kept, aside = hold_out(data.train, config.holdout, seed=config.seed)
     else:
-        trained = _training(data, data.known, tracker, progress)
+        trained = _training(data, data.known, tracker, progress, say)
         say(f"training on {len(data.known):,} interactions for {config.epochs} epochs")
         return _Trained(*trained, trained[0].fit(folder=out / "refit", resume=resume), None, None)
-    trainer, encoder = _training(data, kept, tracker, progress)
+    trainer, encoder = _training(data, kept, tracker, progress, say)
     say(
         f"training on {len(kept):,} interactions, {len(aside):,} to validate on, {trainer.steps_per_epoch:,} steps an epoch"
     )
@@ -145,17 +145,18 @@ def _train(
     if search.stopped == "interrupted" or not config.refit:
         return _Trained(trainer, encoder, search, search, aside)
     say(f"best after {search.best_epoch} epochs; training on all {len(data.known):,} interactions for as many")
-    trainer, encoder = _training(data, data.known, tracker, progress)
+    trainer, encoder = _training(data, data.known, tracker, progress, say)
     last = trainer.fit(epochs=search.best_epoch, folder=out / "refit", resume=resume)
     return _Trained(trainer, encoder, last, search, None)
 
 
 def _training(
-    data: RetrievalData, interactions: UserItems, tracker: Tracker, progress: bool | None
+    data: RetrievalData, interactions: UserItems, tracker: Tracker, progress: bool | None, say: Say
 ) -> tuple[RetrievalTrainer, GraphEncoder]:
     config = data.config
     encoder = config.model.build(graph_of(data, interactions), config.training.seed)
-    return RetrievalTrainer(encoder, interactions, config.training, tracker=tracker, progress=progress), encoder
+    trainer = RetrievalTrainer(encoder, interactions, config.training, tracker=tracker, progress=progress, say=say)
+    return trainer, encoder
 
 
 def _metrics(data: RetrievalData, trained: _Trained, result: RankingResult) -> dict[str, Any]:
