@@ -19,6 +19,7 @@ from recembed.data import encode
 from recembed.embedding import FeatureEmbedding
 from recembed.errors import ExportError
 from recembed.evaluation import evaluation_mode
+from recembed.export.content import write_content_vectors
 from recembed.export.graph import ServingGraph, compact_model, embedding_of, trace
 from recembed.export.inputs import describe_inputs, raw_columns
 from recembed.export.manifest import MANIFEST_FILE, Manifest, Metric, record_files, space_id
@@ -156,6 +157,7 @@ def _write_parts(order: _Order, served: nn.Module, folder: Path) -> tuple[Vector
     _served_mapping(order, embedding).save(folder / SCHEMA_FOLDER)
     write_id_map(vocabulary_to_export(embedding, fitted, feature), folder)
     vectors = write_vectors(embedding, fitted, feature, folder)
+    write_content_vectors(embedding, fitted, feature, folder)
     graph = ServingGraph(served, fitted)
     torch.export.save(trace(graph, fitted.schema), folder / GRAPH_FILE)
     sizes = graph.bytes()

@@ -16,6 +16,8 @@ from torch import Tensor
 from recembed.embedding import FeatureEmbedding, table_vectors
 from recembed.errors import ExportError
 from recembed.hashing import MISSING_KEY
+from recembed.items.served import ServedItems
+from recembed.items.table import ContentTable
 from recembed.schema.fitted import FittedSchema
 from recembed.schema.vocabulary import MISSING_ID, Vocabulary
 
@@ -82,7 +84,7 @@ def vocabulary_to_export(embedding: FeatureEmbedding, fitted: FittedSchema, name
         )
     if len(vocabulary.keys) == 0:
         raise ExportError(f"feature {name!r} has no known ids; lower its min_count and train again")
-    if name in ("vector", "training_count"):
+    if name in ("vector", "training_count", "provenance"):
         raise ExportError(f"feature {name!r} has the name of a column of {VECTORS_FILE}; rename the feature")
     return vocabulary
 
@@ -106,7 +108,8 @@ def _to_device(ids: np.ndarray, embedding: FeatureEmbedding) -> Tensor:
 def write_vectors(embedding: FeatureEmbedding, fitted: FittedSchema, name: str, folder: Path) -> VectorsRecord:
     """Write the vectors of all known ids, most frequent first, and those of missing and out-of-vocabulary ids.
 
-    ``vectors.parquet`` holds the raw id (column ``name``), ``vector`` and ``training_count``.
+    ``vectors.parquet`` holds the raw id (column ``name``), ``vector`` and ``training_count``; where the feature has
+    content, also ``provenance``: ``trained``, ``content`` or ``out_of_vocabulary``.
     ``reserved_vectors.parquet`` holds ``meaning`` (``missing``, ``out_of_vocabulary_0``, ...), ``vector`` and
     ``training_count``; a hash method has no out-of-vocabulary row, an unseen id has the vector of its hash.
 
@@ -130,6 +133,9 @@ def write_vectors(embedding: FeatureEmbedding, fitted: FittedSchema, name: str, 
         )
     digest.update(vectors.data)
     columns = {name: vocabulary.values, "vector": _array(vectors), "training_count": vocabulary.counts}
+    table = embedding.tables[embedding.schema[name].vocabulary_name]
+    if isinstance(table, ServedItems | ContentTable):
+        columns["provenance"] = pl.Series(table.provenance(_to_device(vocabulary.keys, embedding)))
     pl.DataFrame(columns).write_parquet(folder / VECTORS_FILE, compression="lz4", row_group_size=1 << 18)
     _write_reserved(embedding, vocabulary, name, folder)
     return VectorsRecord(len(vectors), vectors.shape[1], digest.hexdigest())

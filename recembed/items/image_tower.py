@@ -4,6 +4,7 @@ The only file that imports ``PIL``, ``timm``, models of ``transformers`` and the
 Axes: ``n`` images, ``s`` pixels of a side, ``D`` width.
 """
 
+import contextlib
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -142,7 +143,7 @@ def _lite(weights: Path, size: int) -> tuple[nn.Module, Callable[[Any], Tensor]]
             from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise MissingPackageError("images need efficientnet-lite-pytorch: pip install 'recembed[image]'") from error
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints that it loaded
         warnings.simplefilter("ignore")
         network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights))
     return _Pooled(network), _pixels(size, _MEAN, _STD)

@@ -1,0 +1,43 @@
+"""``content_vectors.parquet``: in the bundle of a feature with content, the items that training never saw.
+
+Axes: ``N`` items, ``D`` width.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from recembed.embedding import FeatureEmbedding
+from recembed.export.vectors import feature_vectors, vocabulary_to_export
+from recembed.items.served import ServedItems
+from recembed.schema.fitted import FittedSchema
+
+__all__ = ["CONTENT_FILE", "write_content_vectors"]
+
+CONTENT_FILE = "content_vectors.parquet"
+
+
+def write_content_vectors(embedding: FeatureEmbedding, fitted: FittedSchema, name: str, folder: Path) -> int:
+    """Write the vectors of items that are known by their content alone, by raw id; return their number.
+
+    They are no part of ``vectors.parquet``, whose rows are the vocabulary's; the served graph knows both.
+
+    Args:
+        embedding: The compact embedding.
+        fitted: Its mapping.
+        name: The exported feature; nothing is written where it has no content.
+        folder: The bundle.
+    """
+    table = embedding.tables[embedding.schema[name].vocabulary_name]
+    if not isinstance(table, ServedItems):
+        return 0
+    new = np.flatnonzero(~np.isin(table.items.keys, vocabulary_to_export(embedding, fitted, name).keys))
+    keys = torch.from_numpy(table.items.keys[new]).to(embedding.device)
+    vectors = feature_vectors(embedding, name, keys).cpu().numpy()  # [N, D]
+    array = pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
+    columns = [table.items.ids.gather(new).alias(name), array, pl.Series("provenance", table.provenance(keys))]
+    known = pl.DataFrame(columns).filter(pl.col("provenance") != "out_of_vocabulary")
+    known.write_parquet(folder / CONTENT_FILE, compression="lz4")
+    return known.height
