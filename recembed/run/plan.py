@@ -37,8 +37,8 @@ def _methods(config: EmbeddingConfig, schema: Schema) -> list[TableConfig]:
 def check_stages(stages: tuple[Stage, ...], embedding: FeatureEmbedding, valid: EncodedData) -> None:
     """Refuse stages that have nothing to work on, before anything is trained.
 
-    Where a method brings its own stages and every feature is small enough for an exact table, there is nothing to settle
-    and no width to choose: these stages pass then, and find nothing.
+    Where a method brings its own stages and every feature is small enough for an exact table, there is nothing to settle or
+    to search, and no width to choose: these stages pass then, and find nothing.
 
     Raises:
         ConfigError: there are no validation rows, or no table has anything to search or to settle.
@@ -51,7 +51,7 @@ def check_stages(stages: tuple[Stage, ...], embedding: FeatureEmbedding, valid: 
         if isinstance(stage, WidthsStage):
             _check_work(stage, own or any(len(table.width_choices()) > 1 for table in tables), "widths")
         if isinstance(stage, TrainStage) and stage.search:
-            _check_work(stage, any(table.search_parameters() for table in tables), "search")
+            _check_work(stage, own or any(table.search_parameters() for table in tables), "search")
         searches = isinstance(stage, WidthsStage) or (isinstance(stage, TrainStage) and stage.search)
         if searches and not len(valid):
             raise ConfigError(

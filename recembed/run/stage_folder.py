@@ -57,6 +57,8 @@ class StageRecord:
         metrics = [f"{name} {self.metrics[name]:.4f}" for name in ("auc", "logloss") if self.metrics.get(name)]
         words = ", ".join([*metrics, f"done in {self.seconds:,.1f} s"])
         tables = [f"  {table}: {_numbers(found)}" for table, found in self.found.items() if found]
+        if self.do == "settle" and not tables:
+            tables = ["  nothing to settle: every table is exact"]
         return [f"stage {self.number} of {self.of}, {self.name}: {words}", *tables]
 
 

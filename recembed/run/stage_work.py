@@ -64,7 +64,7 @@ class StageWork:
         searched = self._searched(model)
         valid = self.parts["valid"]
         search = None
-        if stage.search:
+        if stage.search and searched:
             rank, count = self.processes.rank, self.processes.count
             other = Loader(valid, settings.batch_size, shuffle=True, seed=settings.seed, rank=rank, world_size=count)
             search = BilevelSearch(searched, other)

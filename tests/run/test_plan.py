@@ -32,7 +32,7 @@ def test_a_matryoshka_has_to_settle_what_its_table_has() -> None:
     check({"kind": "matryoshka", "table": {"kind": "pep", "exact_below": 20}}, SETTLE)
 
 
-@pytest.mark.parametrize("kind", ["optembed", "pep", "dedup"])
+@pytest.mark.parametrize("kind", ["optembed", "pep", "dedup", "autodim", "autosrh"])
 def test_a_method_of_several_stages_runs_though_every_table_is_exact(kind: str) -> None:
     table = {"kind": kind, "exact_below": 1000}
     check(table)
