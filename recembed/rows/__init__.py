@@ -13,7 +13,7 @@ from recembed.rows.optimizers import SGD, Adagrad, Adam, AnyRowOptimizer, RowOpt
 from recembed.rows.piece import Piece
 from recembed.rows.plain import PlainStore
 from recembed.rows.processes import Processes
-from recembed.rows.served import ServedDtype, ServedStore, served_row_bytes
+from recembed.rows.served import ServedDtype, ServedStore, round_rows, served_row_bytes
 from recembed.rows.weight_decay import decay_rows
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "decay_lookups",
     "decay_rows",
     "make_row_store",
+    "round_rows",
     "served_row_bytes",
 ]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from recembed.errors import RecembedError
 from recembed.rows.base import RowStore, RowTable
 
-__all__ = ["ServedDtype", "ServedStore", "served_row_bytes"]
+__all__ = ["ServedDtype", "ServedStore", "round_rows", "served_row_bytes"]
 
 ServedDtype = Literal["float32", "float16", "int8"]
 
@@ -33,6 +33,18 @@ def served_row_bytes(table: RowTable, dtype: ServedDtype) -> int:
     """
     row = {"float32": 4 * table.embedding_dim, "float16": 2 * table.embedding_dim, "int8": table.embedding_dim + 2}
     return table.num_embeddings * row[_dtype(table.embedding_dim, dtype)]
+
+
+def round_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return float32 rows ``[R, D]`` as int8 ``[R, D]`` and the float16 scale of each, ``[R, 1]``.
+
+    >>> integers, scale = round_rows(torch.tensor([[1.27, -0.64, 0.0], [0.0, 0.0, 0.0]]))
+    >>> integers.tolist(), [round(value, 4) for value in scale.flatten().tolist()]
+    ([[127, -64, 0], [0, 0, 0]], [0.01, 0.0])
+    """
+    scale = (rows.abs().amax(1, keepdim=True) / _STEPS).half()
+    divisor = torch.where(scale > 0, scale, 1).float()
+    return (rows / divisor).round_().clamp_(-_STEPS, _STEPS).to(torch.int8), scale
 
 
 class ServedStore(RowStore):
@@ -78,10 +90,9 @@ class ServedStore(RowStore):
         if target.dtype != torch.int8:
             target.copy_(rows)
             return
-        scale = (rows.abs().amax(1, keepdim=True) / _STEPS).half()  # [R, 1]
+        integers, scale = round_rows(rows)
         self._part(name, self.get_buffer(f"scale_{width}")).copy_(scale)
-        divisor = torch.where(scale > 0, scale, 1).float()
-        target.copy_((rows / divisor).round_().clamp_(-_STEPS, _STEPS))
+        target.copy_(integers)
 
     def forward(self, addresses: Tensor, width: int, offsets: Tensor | None = None) -> Tensor:
         """Look up rows, or sums of bags; see ``RowStore.forward``."""

@@ -6,10 +6,10 @@ seeded mix, not ``id % rows``; in a fresh vocabulary the frequent ids are the fi
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from recembed.hashing import hash_rows, salt
@@ -44,16 +44,11 @@ class AdaptiveConfig(TableConfig):
     """
 
     kind: Literal["adaptive"] = "adaptive"
+    sized_by: ClassVar[str] = "num_embeddings"
     num_embeddings: Annotated[int, Field(ge=2)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     exact_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     exact_below: Annotated[int, Field(ge=0)] = 100
-
-    @model_validator(mode="after")
-    def _check(self) -> "AdaptiveConfig":
-        if self.num_embeddings is not None and self.ratio is not None:
-            raise ValueError("num_embeddings and ratio are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec; a feature that would not shrink keeps its exact table."""

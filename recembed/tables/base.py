@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
@@ -26,16 +26,28 @@ class TableConfig(BaseModel):
     A method that can be sized has a field ``ratio``: its served bytes as a share of the exact table's.
 
     Attributes:
+        sized_by: The other field that sets the size; ``ratio`` must not be given beside it.
         recipe: The stages of a method that takes several, as in a run's ``stages``; empty for one training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str
+    sized_by: ClassVar[str] = ""
     recipe: ClassVar[tuple[dict[str, Any], ...]] = ()
 
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self._fixed and getattr(self, "ratio", None) is not None:
+            raise ValueError(f"{self.sized_by} and ratio are both given; keep one of them")
+        return self
+
+    @property
+    def _fixed(self) -> bool:
+        return bool(self.sized_by) and getattr(self, self.sized_by) is not None
+
     def resized(self, ratio: float) -> Self:
-        """Return these settings with ``ratio``, or themselves where the method has a fixed size."""
-        if "ratio" not in type(self).model_fields or getattr(self, "num_embeddings", None) is not None:
+        """Return these settings with ``ratio``, or themselves where the size is fixed."""
+        if "ratio" not in type(self).model_fields or self._fixed:
             return self
         return self.model_copy(update={"ratio": ratio})
 

@@ -9,10 +9,10 @@ Axes: ``H`` hot rows, ``M`` shared rows, ``N`` ids of a step, ``U`` unique ones,
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,6 +54,7 @@ class CafeConfig(TableConfig):
     """
 
     kind: Literal["cafe"] = "cafe"
+    sized_by: ClassVar[str] = "num_embeddings"
     num_embeddings: Annotated[int, Field(ge=3)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     hash_rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -62,12 +63,6 @@ class CafeConfig(TableConfig):
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
     score: Literal["gradient", "frequency"] = "gradient"
     exact_below: Annotated[int, Field(ge=0)] = 100
-
-    @model_validator(mode="after")
-    def _check(self) -> "CafeConfig":
-        if self.num_embeddings is not None and self.ratio is not None:
-            raise ValueError("num_embeddings and ratio are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec; a feature that would not shrink keeps its exact table."""

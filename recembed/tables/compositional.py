@@ -7,10 +7,10 @@ symmetrically, at the scale that makes a product as large as a plain row; no pat
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from recembed.errors import ConfigError
@@ -51,17 +51,12 @@ class CompositionalConfig(TableConfig):
     """
 
     kind: Literal["compositional"] = "compositional"
+    sized_by: ClassVar[str] = "num_embeddings"
     partitions: Annotated[int, Field(ge=2, le=16)] = 2
     combine: Composition = "product"
     num_embeddings: Annotated[int, Field(ge=2)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     exact_below: Annotated[int, Field(ge=0)] = 100
-
-    @model_validator(mode="after")
-    def _check(self) -> "CompositionalConfig":
-        if self.num_embeddings is not None and self.ratio is not None:
-            raise ValueError("num_embeddings and ratio are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec; a feature that would not shrink keeps its exact table."""

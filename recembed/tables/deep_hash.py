@@ -10,10 +10,10 @@ Axes: ``k`` hashes, ``h`` width of a hidden layer, ``L`` hidden layers, ``D`` wi
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,17 +52,12 @@ class DeepHashConfig(TableConfig):
     """
 
     kind: Literal["deep_hash"] = "deep_hash"
+    sized_by: ClassVar[str] = "hidden"
     hashes: Annotated[int, Field(ge=1, le=8192)] = 1024
     layers: Annotated[int, Field(ge=1, le=16)] = 5
     hidden: Annotated[int, Field(ge=1)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     exact_below: Annotated[int, Field(ge=0)] = 100
-
-    @model_validator(mode="after")
-    def _check(self) -> "DeepHashConfig":
-        if self.hidden is not None and self.ratio is not None:
-            raise ValueError("hidden and ratio are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one network per spec; a feature that would not shrink keeps its exact table."""

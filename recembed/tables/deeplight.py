@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from recembed.rows import RowStore
@@ -49,6 +49,7 @@ class DeepLightConfig(TableConfig):
     """
 
     kind: Literal["deeplight"] = "deeplight"
+    sized_by: ClassVar[str] = "sparsity"
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
     warm_up: Annotated[int, Field(ge=0)] = 100
@@ -61,12 +62,6 @@ class DeepLightConfig(TableConfig):
         {"name": "settle", "do": "settle"},
         {"name": "tune", "do": "train", "start": "keep"},
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> "DeepLightConfig":
-        if self.ratio is not None and self.sparsity is not None:
-            raise ValueError("ratio and sparsity are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec; a feature that would not shrink keeps its exact table."""

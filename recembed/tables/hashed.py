@@ -1,10 +1,10 @@
 """``hashed``: the hashing trick, one or several probes per id (Weinberger et al., ICML 2009)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from recembed.errors import ConfigError
@@ -40,17 +40,12 @@ class HashedConfig(TableConfig):
     """
 
     kind: Literal["hashed"] = "hashed"
+    sized_by: ClassVar[str] = "num_embeddings"
     num_embeddings: Annotated[int, Field(ge=1)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     probes: Annotated[int, Field(ge=1, le=64)] = 1
     combine: Combine = "concat"
     keep_exact: bool = True
-
-    @model_validator(mode="after")
-    def _check(self) -> "HashedConfig":
-        if self.num_embeddings is not None and self.ratio is not None:
-            raise ValueError("num_embeddings and ratio are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec: one reserved row for missing values, the rest hash buckets."""

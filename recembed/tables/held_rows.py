@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recembed.rows import RowTable, ServedDtype, served_row_bytes
+from recembed.rows import RowTable, ServedDtype, round_rows, served_row_bytes
 
 __all__ = ["HeldRows", "held_bytes"]
-
-_STEPS = 127
 
 
 def held_bytes(rows: int, width: int, dtype: ServedDtype = "float32") -> int:
@@ -39,8 +37,7 @@ class HeldRows(nn.Module):
         super().__init__()
         rows, scale = rows.detach(), None
         if dtype == "int8" and held_bytes(1, rows.shape[1], "int8") < held_bytes(1, rows.shape[1], "float16"):
-            scale = (rows.abs().amax(1, keepdim=True) / _STEPS).half()  # [R, 1]
-            rows = (rows / torch.where(scale > 0, scale, 1).float()).round().clamp(-_STEPS, _STEPS).to(torch.int8)
+            rows, scale = round_rows(rows)
         elif dtype != "float32":
             rows = rows.half()
         self.register_buffer("codes", rows.clone())

@@ -71,6 +71,7 @@ class MatryoshkaConfig(TableConfig):
     """
 
     kind: Literal["matryoshka"] = "matryoshka"
+    sized_by: ClassVar[str] = "serve_width"
     recipe: ClassVar[Any] = _InnerRecipe()
     table: Annotated[SerializeAsAny[TableConfig], BeforeValidator(_parse_inner)] = FullConfig()
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
@@ -79,8 +80,6 @@ class MatryoshkaConfig(TableConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "MatryoshkaConfig":
-        if self.serve_width is not None and self.ratio is not None:
-            raise ValueError("serve_width and ratio are both given; keep one of them")
         if self.ratio is not None and self._sized:
             raise ValueError(f"ratio belongs to table {self.table.kind!r}, which has one: set table.ratio")
         return self

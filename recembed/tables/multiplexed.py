@@ -7,7 +7,7 @@ the order of registration; missing values have reserved rows; tiny features keep
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,7 @@ class MultiplexedConfig(TableConfig):
     """
 
     kind: Literal["multiplexed"] = "multiplexed"
+    sized_by: ClassVar[str] = "num_embeddings"
     store: Annotated[str, Field(min_length=1)] = "multiplexed"
     num_embeddings: Annotated[int, Field(ge=1)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -54,8 +55,6 @@ class MultiplexedConfig(TableConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "MultiplexedConfig":
-        if self.num_embeddings is not None and self.ratio is not None:
-            raise ValueError("num_embeddings and ratio are both given; keep one of them")
         if isinstance(self.probes, dict) and self.row_dim is None and self.combine == "concat":
             raise ValueError("probes by feature under 'concat' need row_dim: a feature is probes * row_dim wide")
         return self

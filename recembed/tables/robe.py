@@ -9,10 +9,10 @@ Axes: ``Z`` numbers of a chunk, ``C`` chunks of a vector, ``M`` numbers of the a
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from recembed.errors import ConfigError
@@ -51,17 +51,12 @@ class RobeConfig(TableConfig):
     """
 
     kind: Literal["robe"] = "robe"
+    sized_by: ClassVar[str] = "num_embeddings"
     store: Annotated[str, Field(min_length=1)] = "robe"
     num_embeddings: Annotated[int, Field(ge=1)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     chunk: Annotated[int, Field(ge=1)] | None = None
     exact_below: Annotated[int, Field(ge=0)] = 100
-
-    @model_validator(mode="after")
-    def _check(self) -> "RobeConfig":
-        if self.num_embeddings is not None and self.ratio is not None:
-            raise ValueError("num_embeddings and ratio are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build all features over one array; tiny ones, and all if the array would not be smaller, exactly."""

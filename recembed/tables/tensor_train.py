@@ -8,10 +8,10 @@ Axes: ``r`` rank, ``d1 d2 d3`` factors of the width ``D``, ``n1 n2 n3`` radices 
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from recembed.rows import Init, RowTable
@@ -49,15 +49,10 @@ class TensorTrainConfig(TableConfig):
     """
 
     kind: Literal["tensor_train"] = "tensor_train"
+    sized_by: ClassVar[str] = "rank"
     rank: Annotated[int, Field(ge=1, le=128)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     exact_below: Annotated[int, Field(ge=0)] = 100
-
-    @model_validator(mode="after")
-    def _check(self) -> "TensorTrainConfig":
-        if self.rank is not None and self.ratio is not None:
-            raise ValueError("rank and ratio are both given; keep one of them")
-        return self
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec; a feature that would not shrink keeps its exact table."""

@@ -9,7 +9,7 @@ Axes: ``Z`` rows of known ids, ``N`` ids of a step, ``D`` width.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -56,6 +56,7 @@ class ZeroCollisionConfig(TableConfig):
     """
 
     kind: Literal["zero_collision"] = "zero_collision"
+    sized_by: ClassVar[str] = "zch_size"
     zch_size: Annotated[int, Field(ge=2)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     eviction_interval: Annotated[int, Field(ge=1)] = 100
@@ -68,15 +69,9 @@ class ZeroCollisionConfig(TableConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "ZeroCollisionConfig":
-        if self.zch_size is not None and self.ratio is not None:
-            raise ValueError("zch_size and ratio are both given; keep one of them")
         if self.admission == "probabilistic" and self._threshold > 1:
             raise ValueError(f"admission_threshold = {self._threshold}: expected a probability, at most 1")
         return self
-
-    def resized(self, ratio: float) -> "ZeroCollisionConfig":
-        """Return these settings with ``ratio``, or themselves where ``zch_size`` is given."""
-        return self if self.zch_size is not None else self.model_copy(update={"ratio": ratio})
 
     def build(self, specs: Sequence[TableSpec], seed: int) -> dict[str, Table]:
         """Build one table per spec."""

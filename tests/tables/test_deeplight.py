@@ -138,7 +138,7 @@ def test_a_feature_that_would_not_shrink_keeps_its_exact_table() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="ratio and sparsity are both given; keep one of them"):
+    with pytest.raises(ValueError, match="sparsity and ratio are both given; keep one of them"):
         DeepLightConfig(ratio=0.1, sparsity=0.9)
     with pytest.raises(ConfigError, match="feature 'f' has no vocabulary, and table 'deeplight' needs its size"):
         DeepLightConfig().build([TableSpec("f", None, 8)], 0)
