@@ -82,8 +82,12 @@ def evaluate(
 ) -> Answer:
     """Measure a run on its test rows or on other rows, or test it against another run."""
     from recembed.cli.tables import evaluation_tables
-    from recembed.run import evaluate_run
+    from recembed.run import evaluate_run, is_retrieval_run
 
+    if is_retrieval_run(run):
+        from recembed.cli.retrieval import evaluate_retrieval_run
+
+        return evaluate_retrieval_run(run, data=data, against=against)
     document = evaluate_run(run, data=data, against=against)
     return Answer(document, evaluation_tables(document))
 
@@ -117,8 +121,12 @@ def export(
 ) -> Answer:
     """Write vectors, id map and model as one bundle, and prove it equal to the run."""
     from recembed.cli.tables import manifest_table
-    from recembed.run import export_run
+    from recembed.run import export_run, is_retrieval_run
 
+    if is_retrieval_run(run):
+        from recembed.cli.retrieval import export_retrieval_run
+
+        return export_retrieval_run(run, out, feature=feature, metric=metric, faiss=faiss, overwrite=overwrite)
     manifest = export_run(run, out, feature=feature, metric=metric, faiss=faiss, overwrite=overwrite)
     return Answer({"bundle": out, "manifest": manifest}, [manifest_table(manifest), f"bundle   {out}"])
 
@@ -128,7 +136,12 @@ def export(
 def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as 'export' made it.")]) -> Answer:
     """Check a bundle once more: checksums, golden scores, vectors."""
     from recembed.export import verify_bundle
+    from recembed.export.retrieval import is_pair
 
+    if is_pair(bundle):
+        from recembed.cli.retrieval import verify_retrieval_bundles
+
+        return verify_retrieval_bundles(bundle)
     report = verify_bundle(bundle)
     difference = max(report.difference.values(), default=0.0)
     line = (

@@ -1,4 +1,4 @@
-"""The answers of retrieval runs: what ``train`` says of them."""
+"""The answers of retrieval runs: what the commands say of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +9,18 @@ from rich.table import Table
 
 from recembed.cli.answer import Answer
 from recembed.cli.command import INTERRUPTED
+from recembed.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["ranking_tables", "train_retrieval_run"]
+__all__ = [
+    "evaluate_retrieval_run",
+    "export_retrieval_run",
+    "ranking_tables",
+    "train_retrieval_run",
+    "verify_retrieval_bundles",
+]
 
 
 def train_retrieval_run(
@@ -33,6 +40,44 @@ def train_retrieval_run(
         return Answer(document, [], INTERRUPTED, f"interrupted, and saved; go on with: {' '.join(words)}")
     lines = [f"run      {folder}", *([f"tracking {result.url}"] if result.url else [])]
     return Answer(document, [*ranking_tables(result.metrics), *lines])
+
+
+def evaluate_retrieval_run(run: Path, *, data: str | None, against: Path | None) -> Answer:
+    """Measure a retrieval run once more on its test interactions."""
+    from recembed.run import evaluate_retrieval
+
+    for name, given in (("--data", data), ("--against", against)):
+        if given is not None:
+            raise ConfigError(f"{name} {given}: a retrieval run is measured on its own test interactions; leave it out")
+    found = evaluate_retrieval(run)
+    return Answer(found, ranking_tables({"test": found["metrics"]}))
+
+
+def export_retrieval_run(
+    run: Path, out: Path, *, feature: str | None, metric: str, faiss: bool, overwrite: bool
+) -> Answer:
+    """Write a bundle of users and one of items."""
+    from recembed.cli.tables import manifest_table
+    from recembed.run import export_retrieval
+
+    if feature is not None:
+        raise ConfigError(f"--feature {feature}: a retrieval run exports its users and its items; leave it out")
+    manifests = export_retrieval(run, out, metric=metric, faiss=faiss, overwrite=overwrite)
+    tables = [manifest_table(manifest) for manifest in manifests.values()]
+    return Answer({"bundle": out, "manifests": manifests}, [*tables, *(f"bundle   {out / side}" for side in manifests)])
+
+
+def verify_retrieval_bundles(folder: Path) -> Answer:
+    """Check bundles of users and items once more."""
+    from recembed.export.retrieval import verify_pair
+
+    reports = verify_pair(folder)
+    lines = [
+        f"{side}: {report.files} files whole, {report.vectors:,} vectors, {report.golden_rows:,} golden users recommended "
+        f"the same within {report.difference['score']:.1e}"
+        for side, report in reports.items()
+    ]
+    return Answer(reports, lines)
 
 
 def ranking_tables(metrics: Mapping[str, Any]) -> list["RenderableType"]:

@@ -12,8 +12,9 @@ from recembed.retrieval.losses import (
     RetrievalLoss,
     SampledSoftmax,
 )
+from recembed.retrieval.result import RetrievalResult
 from recembed.retrieval.samplers import SAMPLERS, Hard, NegativeSampler, Popularity, SamplerConfig, Uniform
-from recembed.retrieval.trainer import RetrievalResult, RetrievalTrainer, encoder_vectors
+from recembed.retrieval.trainer import RetrievalTrainer, encoder_vectors
 
 __all__ = [
     "BPR",

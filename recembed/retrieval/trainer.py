@@ -5,7 +5,6 @@ Axes: ``P`` interactions, ``U`` users, ``I`` items, ``D`` width.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,41 +19,16 @@ from recembed.evaluation.full_ranking import RankingResult, evaluate_ranking
 from recembed.evaluation.user_items import UserItems
 from recembed.retrieval.config import RetrievalTraining
 from recembed.retrieval.encoder import Encoder
+from recembed.retrieval.result import RetrievalResult
 from recembed.retrieval.state import RetrievalState, load_state, load_weights, save_state
 from recembed.retrieval.step import RetrievalStep
 from recembed.training.interrupt import Interrupt
 from recembed.training.progress import ProgressBar
 from recembed.training.tracking import NullTracker, Tracker
 
-__all__ = ["RetrievalResult", "RetrievalTrainer", "encoder_vectors"]
+__all__ = ["RetrievalTrainer", "encoder_vectors"]
 
 _LOG_EVERY = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalResult:
-    """How a training went.
-
-    Attributes:
-        stopped: Why it ended.
-        epochs: Epochs done.
-        steps: Steps done.
-        best_epoch: Epochs after which the validation metric was best; all of them where there was no validation.
-        best_value: That metric; None without validation.
-        curve: One row per evaluation: ``epoch``, ``step``, ``loss``, ``seconds`` (of training steps), ``cpu_seconds``,
-            ``total_seconds`` (all of it), and the metrics.
-        seconds: Wall clock, those before a resume included.
-        left_out: Interactions of users who have met every item, on which there is nothing to learn.
-    """
-
-    stopped: Literal["finished", "early_stopping", "interrupted"]
-    epochs: int
-    steps: int
-    best_epoch: int
-    best_value: float | None
-    curve: pl.DataFrame
-    seconds: float
-    left_out: int
 
 
 class RetrievalTrainer:

@@ -4,6 +4,7 @@ from recembed.run.build import build_model
 from recembed.run.data import RunData, open_data
 from recembed.run.retrieval import RetrievalRunResult, train_retrieval
 from recembed.run.retrieval_config import RetrievalConfig
+from recembed.run.retrieval_saved import evaluate_retrieval, export_retrieval, is_retrieval_run
 from recembed.run.saved import SavedRun, evaluate_run, export_run, load_run, predict_run
 from recembed.run.train import RunResult, train
 
@@ -14,8 +15,11 @@ __all__ = [
     "RunResult",
     "SavedRun",
     "build_model",
+    "evaluate_retrieval",
     "evaluate_run",
+    "export_retrieval",
     "export_run",
+    "is_retrieval_run",
     "load_run",
     "open_data",
     "predict_run",

@@ -22,7 +22,7 @@ from recembed.run.record import RunRecord, check_resumed, clear_outputs
 from recembed.run.reports import make_tracker
 from recembed.run.retrieval_config import RetrievalConfig
 from recembed.run.retrieval_data import RetrievalData, graph_of, open_interactions
-from recembed.run.retrieval_vectors import write_run_vectors
+from recembed.run.retrieval_vectors import write_golden, write_run_vectors
 from recembed.training import Tracker
 
 __all__ = ["RetrievalRunResult", "train_retrieval"]
@@ -198,7 +198,10 @@ def _metrics(data: RetrievalData, trained: _Trained, result: RankingResult) -> d
 def _write(out: Path, data: RetrievalData, trained: _Trained, result: RankingResult) -> None:
     """Write the vectors, and what came out for each user, by raw ids."""
     users, items = encoder_vectors(trained.encoder, data.graph.num_users)
-    write_run_vectors(out, data, trained.trainer.train, users, items)
+    train = trained.trainer.train
+    write_run_vectors(out, data, train, users, items)
+    seen = train if trained.also_seen is None else train.joined(trained.also_seen)
+    write_golden(out, data, seen, users, items)
     by_user = result.per_user.with_columns(data.graph.user_ids[result.per_user["user"].to_numpy()].alias("user"))
     write_table(out / "users_test.parquet", by_user.rename({"user": data.user}))
 

@@ -11,11 +11,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recembed.evaluation import UserItems
+from recembed.evaluation import UserItems, rank_items
 from recembed.run.files import write_table
 from recembed.run.retrieval_data import RetrievalData
 
-__all__ = ["RunVectors", "read_run_vectors", "write_run_vectors"]
+__all__ = ["GOLDEN_FILE", "RunVectors", "read_run_vectors", "write_golden", "write_run_vectors"]
+
+GOLDEN_FILE = "golden.parquet"
+_GOLDEN_USERS, _GOLDEN_LENGTH = 256, 20
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,19 @@ def write_run_vectors(out: Path, data: RetrievalData, train: UserItems, users: T
             out / "vectors" / f"{side}.parquet",
             pl.DataFrame([ids.alias(name), column, pl.Series("training_count", counts)]),
         )
+
+
+def write_golden(out: Path, data: RetrievalData, seen: UserItems, users: Tensor, items: Tensor) -> None:
+    """Write what the evaluation recommends to the first test users: ``user``, ``seen`` and ``top``, by raw id."""
+    who = np.flatnonzero(data.test.counts)[:_GOLDEN_USERS]
+    top = rank_items(users, items, who, _GOLDEN_LENGTH, seen=seen)
+    ids = data.graph.item_ids
+    columns = {
+        "user": data.graph.user_ids[who],
+        "seen": [ids[seen.of(int(user))].to_list() for user in who],
+        "top": [ids[row[row >= 0]].to_list() for row in top],
+    }
+    write_table(out / GOLDEN_FILE, pl.DataFrame(columns))
 
 
 def read_run_vectors(folder: Path) -> RunVectors:

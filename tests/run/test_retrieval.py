@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from recembed.cli import app
 from recembed.config import load_config
-from recembed.errors import ConfigError, DataError
-from recembed.evaluation import UserItems, evaluate_ranking
-from recembed.run import RetrievalConfig, train_retrieval
+from recembed.errors import ConfigError, DataError, ExportError
+from recembed.evaluation import UserItems, evaluate_ranking, rank_items
+from recembed.export.retrieval import brute_force, verify_pair
+from recembed.run import RetrievalConfig, export_retrieval, train_retrieval
 from recembed.run.retrieval_data import graph_of, open_interactions
 from recembed.run.retrieval_vectors import read_run_vectors
 from recembed.training import MemoryTracker
@@ -177,6 +178,56 @@ def test_rows_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     empty = config(tmp_path, data={"path": str(tmp_path / "views.parquet"), "where": {"person": ["nobody"]}})
     with pytest.raises(DataError):
         open_interactions(empty)
-    strangers = rows().with_columns(person=pl.when(pl.col("day") >= len(rows()) - round(len(rows()) * 0.1)).then("film").otherwise("person"))
+    strangers = rows().with_columns(
+        person=pl.when(pl.col("day") >= len(rows()) - round(len(rows()) * 0.1)).then("film").otherwise("person")
+    )
     with pytest.raises(DataError, match="no user of the test part is in the training part"):
         open_interactions(config(tmp_path, strangers, split={"by": "time", "valid": 0, "test": 0.1}))
+
+
+def test_the_bundles_recommend_what_the_evaluation_did(tmp_path: Path) -> None:
+    train_retrieval(config(tmp_path), tmp_path / "run")
+    manifests = export_retrieval(tmp_path / "run", tmp_path / "bundles")
+    assert manifests["users"].space_id == manifests["items"].space_id
+    assert (manifests["users"].count, manifests["items"].count, manifests["items"].dimension) == (60, 50, 8)
+    data = open_interactions(config(tmp_path))
+    vectors = read_run_vectors(tmp_path / "run")
+    for user in np.flatnonzero(data.test.counts):
+        seen, raw = data.graph.item_ids[data.train.of(int(user))], data.graph.user_ids[int(user)]
+        ranked = rank_items(vectors.users, vectors.items, np.array([user]), 10, seen=data.train)[0]
+        items, _ = brute_force(tmp_path / "bundles", raw, seen=seen, k=10)
+        assert items.to_list() == data.graph.item_ids[ranked[ranked >= 0]].to_list()
+
+
+def test_a_bundle_of_other_vectors_is_refused(tmp_path: Path) -> None:
+    train_retrieval(config(tmp_path), tmp_path / "run")
+    path = tmp_path / "run" / "vectors" / "items.parquet"
+    frame = pl.read_parquet(path)
+    frame.with_columns(pl.col("vector").reverse()).write_parquet(path)
+    with pytest.raises(ExportError, match="the files recommend other items than the evaluation did"):
+        export_retrieval(tmp_path / "run", tmp_path / "bundles")
+    assert not (tmp_path / "bundles").exists()
+    frame.write_parquet(path)
+    export_retrieval(tmp_path / "run", tmp_path / "bundles")
+    with pytest.raises(ExportError, match="exists; choose another folder, or set overwrite"):
+        export_retrieval(tmp_path / "run", tmp_path / "bundles")
+    export_retrieval(tmp_path / "run", tmp_path / "bundles", overwrite=True)
+    with (tmp_path / "bundles" / "items" / "vectors.parquet").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ExportError, match="was changed after the export"):
+        verify_pair(tmp_path / "bundles")
+
+
+def test_the_command_line_evaluates_exports_and_verifies(tmp_path: Path) -> None:
+    result = train_retrieval(config(tmp_path), tmp_path / "run")
+    run, bundles = str(tmp_path / "run"), str(tmp_path / "bundles")
+    again = CliRunner().invoke(app, ["evaluate", run, "--json"])
+    assert json.loads(again.stdout)["metrics"] == pytest.approx(result.metrics["test"])
+    exported = CliRunner().invoke(app, ["export", run, "--out", bundles])
+    assert exported.exit_code == 0, exported.output
+    checked = CliRunner().invoke(app, ["verify", bundles])
+    assert "60 vectors" in checked.stdout
+    refused = CliRunner().invoke(app, ["export", run, "--out", bundles, "--feature", "film"])
+    assert (refused.exit_code, "leave it out" in refused.output) == (2, True)
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert "is not finished" in CliRunner().invoke(app, ["export", run, "--out", bundles]).output
