@@ -37,7 +37,12 @@ def train_retrieval_run(
     )
     document = {"run": folder, **result.metrics, "tracking": result.url}
     if result.stopped == "interrupted":
-        return Answer(document, [], INTERRUPTED, f"interrupted, and saved; go on with: {' '.join(words)}")
+        return Answer(
+            document,
+            [],
+            INTERRUPTED,
+            f"interrupted; epochs that were finished are saved; go on with: {' '.join(words)}",
+        )
     lines = [f"run      {folder}", *([f"tracking {result.url}"] if result.url else [])]
     return Answer(document, [*ranking_tables(result.metrics), *lines])
 
@@ -72,7 +77,7 @@ def verify_retrieval_bundles(folder: Path) -> Answer:
     from recembed.export.retrieval import verify_pair
 
     reports = verify_pair(folder)
-    lines = [
+    lines: list[RenderableType] = [
         f"{side}: {report.files} files whole, {report.vectors:,} vectors, {report.golden_rows:,} golden users recommended "
         f"the same within {report.difference['score']:.1e}"
         for side, report in reports.items()

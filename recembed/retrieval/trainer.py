@@ -109,12 +109,12 @@ class RetrievalTrainer:
         with Interrupt() as interrupt, bar:
             while state.epoch < epochs and not self._has_waited(valid) and not interrupt.asked:
                 loss = self._epoch(bar, epochs, interrupt)
-                if interrupt.asked:
+                if loss is None:
                     break  # the epoch is done again on resuming
                 state.total_seconds = time.perf_counter() - started
                 due = state.epoch % self.config.evaluate_every == 0 or state.epoch == epochs
                 better = valid is not None and due and self._evaluate(valid, k, loss, bar)
-                if folder is not None and due:
+                if folder is not None:
                     save_state(folder / "last.safetensors", self.encoder, state, self.step.optimizer)
                     if better:
                         save_state(folder / "best.safetensors", self.encoder, state, None)
@@ -161,8 +161,8 @@ class RetrievalTrainer:
     def _order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng((self.config.seed, epoch, 1)).permutation(len(self.users))
 
-    def _epoch(self, bar: ProgressBar, epochs: int, interrupt: Interrupt) -> float:
-        """Train through all interactions once; return the mean loss."""
+    def _epoch(self, bar: ProgressBar, epochs: int, interrupt: Interrupt) -> float | None:
+        """Train through all interactions once; return the mean loss, None where the user broke in."""
         state, size = self.state, self.config.batch_size
         self.encoder.train()
         order = self._order(state.epoch)
@@ -176,7 +176,7 @@ class RetrievalTrainer:
             if len(losses) % _LOG_EVERY == 1:
                 self._tell(losses[-1].item(), bar, epochs)
             if interrupt.asked:
-                return float("nan")
+                return None
         state.epoch += 1
         state.seconds += time.perf_counter() - wall
         state.cpu_seconds += time.process_time() - cpu
