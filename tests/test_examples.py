@@ -48,3 +48,16 @@ def test_train_and_export_serves_what_was_trained(real_data: Path, tmp_path: Pat
     assert number(r"test AUC (\S+) over", printed) > 0.6
     assert "exported 1616 vectors" in printed
     assert (tmp_path / "bundle" / "manifest.json").is_file()
+
+
+def test_cold_start_films_by_content_beat_the_out_of_vocabulary_row(real_data: Path) -> None:
+    printed = run("cold_start_films.py", "--rows", "20000", "--epochs", "2")
+    cold = {
+        name: number(rf"(?m){re.escape(name)} .*\s(0\.\d+) \(\S+\)$", printed) for name in ("id only", "id + content")
+    }
+    assert cold["id + content"] > cold["id only"] + 0.01
+
+
+def test_complementary_products_complete_and_similar_ones_are_alike() -> None:
+    printed = run("complementary_products.py")
+    assert number(r"complements by IN.OUT (\S+),", printed) > 0.9 > 0.1 > number(r"by IN.IN (\S+)", printed)
