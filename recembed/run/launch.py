@@ -53,10 +53,8 @@ def joined(timeout: float = 600.0) -> Iterator[Processes]:
             f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} could not meet the others at {place} ({said}); "
             "where that port is in use, name another one as MASTER_PORT (torchrun: --master-port or --rdzv-endpoint)"
         ) from error
-    try:
-        yield processes
-    finally:
-        dist.destroy_process_group()
+    yield processes  # after an error the connections are left as they are: to end them in order, others must answer
+    dist.destroy_process_group()
 
 
 def launch(arguments: Sequence[str], count: int) -> int:
