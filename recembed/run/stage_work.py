@@ -30,6 +30,8 @@ __all__ = ["StageWork", "carry_decisions"]
 
 Found = dict[str, dict[str, float]]
 
+_SCORED_ROWS = 8192  # at least so many rows a batch where nothing is trained
+
 
 @dataclass(frozen=True)
 class StageWork:
@@ -118,7 +120,9 @@ class StageWork:
         return point_metrics(*check_rows(*self._predictions(model), "logits"))[0]
 
     def _predictions(self, model: CTRModel) -> tuple[np.ndarray, np.ndarray]:
-        loader = validation_loader(self.parts["valid"], self.config.training, self.processes)
+        rows = max(self.config.training.batch_size, _SCORED_ROWS)  # a width search scores hundreds of candidates
+        settings = self.config.training.model_copy(update={"batch_size": rows})
+        loader = validation_loader(self.parts["valid"], settings, self.processes)
         return gathered_logits(model, loader or (), self.processes)
 
     def _searched(self, model: CTRModel) -> list[nn.Parameter]:
