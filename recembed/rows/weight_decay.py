@@ -1,7 +1,7 @@
 """Weight decay that reaches every row, paid in turn: one window of rows a step, never the whole table.
 
 ``torch.optim.Adam(weight_decay=w)`` adds ``w * row`` to the gradient of every row in every step, looked up or not, so
-that rare rows shrink as often as frequent ones. Here a step visits ``WINDOW`` rows and pays for all the steps since
+that rare rows shrink as often as frequent ones. Here a step visits a window of rows and pays for all the steps since
 their last turn, which is the same up to what happened in between. The L2 penalty of ``embeddings.l2`` is another thing: it
 counts per look-up, and so weighs on frequent rows most.
 """
@@ -13,13 +13,10 @@ import torch
 from recembed.rows.base import RowStore
 from recembed.rows.row_table import RowTable
 
-__all__ = ["WINDOW", "decay_rows", "windows"]
-
-WINDOW = 8192
-"""Rows that one step visits."""
+__all__ = ["decay_rows", "windows"]
 
 
-def windows(tables: Mapping[str, RowTable], step: int, window: int = WINDOW) -> Iterator[tuple[str, int, int]]:
+def windows(tables: Mapping[str, RowTable], step: int, window: int) -> Iterator[tuple[str, int, int]]:
     """Yield which rows step number ``step`` visits, as table name, first row and the row after the last.
 
     >>> tables = {"item": RowTable("item", 5, 4), "user": RowTable("user", 3, 4)}
@@ -39,11 +36,16 @@ def _turns(tables: Mapping[str, RowTable], window: int) -> int:
 
 
 @torch.no_grad()
-def decay_rows(store: RowStore, step: int, window: int = WINDOW) -> None:
+def decay_rows(store: RowStore, step: int, window: int) -> None:
     """Shrink the rows whose turn it is by the row rule's step along ``weight_decay * row``; states stay as they are.
 
     Rows that no step has moved yet keep their start, under the rules that can tell. The windows go by the
     rows of whole tables, so that any number of processes shrinks the same ones.
+
+    Args:
+        store: Its rows.
+        step: Number of the step.
+        window: Rows to visit; the same in all steps. With as many as a batch looks up the work grows with the batch.
     """
     rule = store.optimizer
     if rule is None or not rule.weight_decay:

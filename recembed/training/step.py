@@ -84,7 +84,7 @@ class Stepper:
                 self._clip(self.config.clip_norm, step)
             self.optimizer.step()
         for store, _ in self._stores:
-            decay_rows(store, step)
+            decay_rows(store, step, window=max(1024, self.config.batch_size * len(store.tables)))
         return mean
 
     def _search(self, search: BilevelSearch, step: int, stop: bool) -> None:
