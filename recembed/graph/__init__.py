@@ -12,8 +12,12 @@ from recembed.graph.fastrp import FastRP
 from recembed.graph.inductive import hops, one_hop_update
 from recembed.graph.interaction_graph import InteractionGraph
 from recembed.graph.lightgcn import LightGCN
+from recembed.graph.line import Line
+from recembed.graph.neighbour_sampling import NeighbourSampler, SampledHops
 from recembed.graph.ngcf import NGCF
+from recembed.graph.node_piece import NodePiece
 from recembed.graph.node_vectors import GivenVectors, NodeVectors
+from recembed.graph.poincare import Poincare, nearest_in_ball, poincare_distance
 from recembed.graph.reconstruction import hop_distances, reconstruction_map
 from recembed.graph.saved import load_graph, save_graph
 from recembed.graph.statistics import GraphStatistics
@@ -30,11 +34,18 @@ __all__ = [
     "GraphStatistics",
     "InteractionGraph",
     "LightGCN",
+    "Line",
+    "NeighbourSampler",
+    "NodePiece",
     "NodeVectors",
+    "Poincare",
+    "SampledHops",
     "hop_distances",
     "hops",
     "load_graph",
+    "nearest_in_ball",
     "one_hop_update",
+    "poincare_distance",
     "reconstruction_map",
     "save_graph",
 ]
