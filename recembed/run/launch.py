@@ -19,7 +19,7 @@ from recembed.rows import Processes
 __all__ = ["joined", "launch", "restarted"]
 
 _LOCALHOST = "127.0.0.1"
-_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 40.0
 """What processes get to end by themselves after one of them failed."""
 
 
@@ -121,17 +121,15 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     """Wait for all; after a failure only as long as the others need to notice it."""
     failed: int | None = None
     end = float("inf")
-    while any(child.poll() is None for child in children) and time.monotonic() < end:
-        codes = [child.returncode for child in children]
+    while None in (codes := [child.poll() for child in children]) and time.monotonic() < end:
         if failed is None and any(codes):
             failed = next(rank for rank, code in enumerate(codes) if code)
             end = time.monotonic() + _GRACE_SECONDS
         time.sleep(0.05)
-    codes = [child.returncode for child in children]
     failed = next((rank for rank, code in enumerate(codes) if code), None) if failed is None else failed
     if failed is None:
         return 0
-    code = codes[failed]
+    code = codes[failed] or 0
     if code < 0:
         raise TrainingError(
             f"rank {failed} was ended by {signal.Signals(-code).name}; go on from the last checkpoint with --resume "

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recembed.config import RunConfig
 from recembed.data import EncodedData
 from recembed.embedding import FeatureEmbedding
@@ -49,15 +51,18 @@ def evaluate_parts(
     """Evaluate what will be served on validation and test rows, as far as there are any; none but on rank 0."""
     model = served_model(model)
     frames = dict(data.splits.items())
-    results = {}
+    results: dict[str, PartResult] = {}
     for name in ("valid", "test"):
         loader = validation_loader(parts[name], config.training, processes)
         if loader is None:
             continue
-        labels, logits = gathered_logits(model, loader, processes)
-        if processes.rank == 0:
+        predictions = gathered_logits(model, loader, processes)
+
+        def measure(name: str = name, predictions: tuple[np.ndarray, np.ndarray] = predictions) -> None:
             groups = user_keys(frames[name], data.schema)
-            results[name] = part_result(labels, logits, parts[name], config, groups=groups)
+            results[name] = part_result(*predictions, parts[name], config, groups=groups)
+
+        processes.first_does(measure)
     return results
 
 
