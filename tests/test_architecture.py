@@ -32,7 +32,7 @@ DOORS = {
     "transformers": ("items/hub.py", "items/image_tower.py"),
     "timm": ("items/image_tower.py",),
     "PIL": ("items/image_tower.py",),
-    "matplotlib": ("quickstart/chart.py", "compare/chart.py"),
+    "matplotlib": ("quickstart/chart.py", "compare/chart.py", "run/retrieval_chart.py"),
 }
 """The only files that may import each package."""
 

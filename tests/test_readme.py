@@ -10,6 +10,7 @@ from recembed.cli import app
 from recembed.config import RunConfig
 from recembed.models import MODELS
 from recembed.numeric import NUMERIC
+from recembed.run import RetrievalConfig
 from recembed.tables import TABLES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -28,6 +29,11 @@ def test_the_ten_lines_run() -> None:
 def test_the_config_parses() -> None:
     config = RunConfig.parse(yaml.safe_load(blocks("yaml")[0]))
     assert config.embeddings.table.kind == "multiplexed"
+
+
+def test_the_retrieval_config_parses() -> None:
+    runs = [yaml.safe_load(text) for text in blocks("yaml") if "task: retrieval" in text]
+    assert [RetrievalConfig.parse(run).model.kind for run in runs] == ["lightgcn"]
 
 
 def test_the_commands_exist() -> None:

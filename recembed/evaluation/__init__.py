@@ -1,5 +1,6 @@
 """How good are the predictions, how sure is that, and where are they weak?"""
 
+from recembed.evaluation.by_degree import by_degree
 from recembed.evaluation.calibration_bins import Reliability, expected_calibration_error, reliability
 from recembed.evaluation.comparison import Comparison, Difference, compare
 from recembed.evaluation.evaluate import evaluation_mode, predict_logits, summarise
@@ -31,6 +32,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_auc",
     "brier",
+    "by_degree",
     "by_frequency",
     "by_unseen",
     "calibration",

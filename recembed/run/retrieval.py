@@ -5,7 +5,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,14 @@ import polars as pl
 import torch
 
 from recembed.config import RunConfig
-from recembed.evaluation import RankingResult, UserItems
+from recembed.errors import MissingPackageError
+from recembed.evaluation import RankingResult, UserItems, by_degree
 from recembed.graph.encoder import GraphEncoder
 from recembed.retrieval import RetrievalResult, RetrievalTrainer, encoder_vectors, hold_out
 from recembed.run.files import flat_numbers, prepare_folder, write_json, write_table, write_text
 from recembed.run.record import RunRecord, check_resumed, clear_outputs
 from recembed.run.reports import make_tracker
+from recembed.run.retrieval_chart import draw_by_degree
 from recembed.run.retrieval_config import RetrievalConfig
 from recembed.run.retrieval_data import RetrievalData, graph_of, open_interactions
 from recembed.run.retrieval_vectors import write_golden, write_run_vectors
@@ -71,7 +73,8 @@ def train_retrieval(
     """Train, test, and write everything to ``out``.
 
     ``out`` will hold ``config.yaml`` (effective), ``metrics.json``, ``curve.parquet`` (the validation metrics against
-    epochs and seconds), ``users_test.parquet`` (metrics by user), ``vectors/`` (users and items by raw id) and the
+    epochs and seconds), ``users_test.parquet`` (metrics by user), ``degrees_test.parquet`` and ``.png`` (recall by training
+    interactions), ``vectors/`` (users and items by raw id) and the
     checkpoints ``search/`` and ``refit/``.
 
     Args:
@@ -203,6 +206,11 @@ def _write(out: Path, data: RetrievalData, trained: _Trained, result: RankingRes
     seen = train if trained.also_seen is None else train.joined(trained.also_seen)
     write_golden(out, data, seen, users, items)
     by_user = result.per_user.with_columns(data.graph.user_ids[result.per_user["user"].to_numpy()].alias("user"))
+    metric = f"recall@{max(data.config.evaluation.k)}"
+    groups = by_degree(result, train.counts, metric)
+    write_table(out / "degrees_test.parquet", groups)
+    with suppress(MissingPackageError):
+        draw_by_degree(groups, out / "degrees_test.png", metric)
     write_table(out / "users_test.parquet", by_user.rename({"user": data.user}))
 
 

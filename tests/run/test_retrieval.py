@@ -94,6 +94,10 @@ def test_the_vectors_on_disk_rank_as_the_run_did(tmp_path: Path) -> None:
     by_user = pl.read_parquet(tmp_path / "run" / "users_test.parquet")
     assert by_user["recall@10"].mean() == pytest.approx(again.metrics["recall@10"])
     assert set(by_user["person"]) <= set(people)
+    groups = pl.read_parquet(tmp_path / "run" / "degrees_test.parquet")
+    assert groups["users"].sum() == by_user.height
+    assert (groups["users"] * groups["value"]).sum() / by_user.height == pytest.approx(again.metrics["recall@10"])
+    assert (tmp_path / "run" / "degrees_test.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_no_edge_comes_from_the_future(tmp_path: Path) -> None:
