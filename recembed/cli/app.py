@@ -13,6 +13,7 @@ from recembed.cli.command import BAD_INPUT, DebugFlag, JsonFlag, Mode, command
 from recembed.cli.compare import compare
 from recembed.cli.encode import encode
 from recembed.cli.train import train
+from recembed.errors import ConfigError
 
 __all__ = ["app", "main"]
 
@@ -100,8 +101,10 @@ def predict(
     out: Annotated[Path, typer.Option(help="Where to write the scores; .parquet or .csv.")],
 ) -> Answer:
     """Score rows with a run; unseen ids work, and are counted."""
-    from recembed.run import predict_run
+    from recembed.run import is_retrieval_run, predict_run
 
+    if is_retrieval_run(run):
+        raise ConfigError(f"run {run} is of task 'retrieval', which scores no rows; export it and compare vectors")
     document = predict_run(run, data, out)
     unseen = [f"unseen ids of {name}: {count:,}" for name, count in document.get("unseen", {}).items() if count]
     return Answer({"out": out, **document}, [f"{document['rows']:,} rows scored in {out}", *unseen])

@@ -18,9 +18,21 @@ __all__ = [
     "evaluate_retrieval_run",
     "export_retrieval_run",
     "ranking_tables",
+    "refuse_flags",
     "train_retrieval_run",
     "verify_retrieval_bundles",
 ]
+
+
+def refuse_flags(flags: Mapping[str, object]) -> None:
+    """Refuse flags that mean nothing to a retrieval run; None stands for one that was not given.
+
+    Raises:
+        ConfigError: one was given.
+    """
+    for name, given in flags.items():
+        if given is not None:
+            raise ConfigError(f"{name} {given}: a run of task 'retrieval' has no use for it; leave it out")
 
 
 def train_retrieval_run(
@@ -51,9 +63,7 @@ def evaluate_retrieval_run(run: Path, *, data: str | None, against: Path | None)
     """Measure a retrieval run once more on its test interactions."""
     from recembed.run import evaluate_retrieval
 
-    for name, given in (("--data", data), ("--against", against)):
-        if given is not None:
-            raise ConfigError(f"{name} {given}: a retrieval run is measured on its own test interactions; leave it out")
+    refuse_flags({"--data": data, "--against": against})
     found = evaluate_retrieval(run)
     return Answer(found, ranking_tables({"test": found["metrics"]}))
 
@@ -65,8 +75,7 @@ def export_retrieval_run(
     from recembed.cli.tables import manifest_table
     from recembed.run import export_retrieval
 
-    if feature is not None:
-        raise ConfigError(f"--feature {feature}: a retrieval run exports its users and its items; leave it out")
+    refuse_flags({"--feature": feature})
     manifests = export_retrieval(run, out, metric=metric, faiss=faiss, overwrite=overwrite)
     tables = [manifest_table(manifest) for manifest in manifests.values()]
     return Answer({"bundle": out, "manifests": manifests}, [*tables, *(f"bundle   {out / side}" for side in manifests)])

@@ -42,8 +42,9 @@ def train(
     """Train a model, evaluate it, and keep it as a run; by torchrun, in as many processes as it starts."""
     folder = out or Path("runs") / config.stem
     if _task(config) == "retrieval":
-        from recembed.cli.retrieval import train_retrieval_run
+        from recembed.cli.retrieval import refuse_flags, train_retrieval_run
 
+        refuse_flags({"--nproc": nproc if nproc != 1 else None, "--plan": plan, "--warm-start": warm_start})
         return train_retrieval_run(config, overrides or [], folder, resume=resume, overwrite=overwrite)
     settings = [*(overrides or []), *([f"warm_start={warm_start}"] if warm_start else [])]
     words = [str(config), *(word for setting in settings for word in ("--set", setting)), "--out", str(folder)]

@@ -154,6 +154,8 @@ def test_the_command_line_trains_it(tmp_path: Path) -> None:
     assert 0 < json.loads(result.stdout)["test"]["recall@10"] <= 1
     shown = CliRunner().invoke(app, [*words, "--overwrite"])
     assert "recall@10" in shown.stdout
+    refused = CliRunner().invoke(app, [*words, "--nproc", "2"])
+    assert (refused.exit_code, "--nproc 2: a run of task 'retrieval' has no use for it" in refused.output) == (2, True)
     with pytest.raises(ConfigError, match="is a run of task 'retrieval'; this needs one that predicts clicks"):
         load_config(tmp_path / "films.yaml")
 
@@ -233,5 +235,7 @@ def test_the_command_line_evaluates_exports_and_verifies(tmp_path: Path) -> None
     assert "60 vectors" in checked.stdout
     refused = CliRunner().invoke(app, ["export", run, "--out", bundles, "--feature", "film"])
     assert (refused.exit_code, "leave it out" in refused.output) == (2, True)
+    scored = CliRunner().invoke(app, ["predict", run, str(tmp_path / "views.parquet"), "--out", "scores.csv"])
+    assert (scored.exit_code, "which scores no rows" in scored.output) == (2, True)
     (tmp_path / "run" / "metrics.json").unlink()
     assert "is not finished" in CliRunner().invoke(app, ["export", run, "--out", bundles]).output
