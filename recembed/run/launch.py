@@ -25,7 +25,11 @@ _GRACE_SECONDS = 40.0
 
 def restarted() -> bool:
     """Return whether torchrun started this run again after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -46,7 +50,8 @@ def joined(timeout: float = 600.0) -> Iterator[Processes]:
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        processes = ProcessGroup.start(store, rank, count, timeout=timeout)
+        own = dist.PrefixStore(f"recembed/{_restarts()}", store)  # torchrun's store outlives those it starts again
+        processes = ProcessGroup.start(own, rank, count, timeout=timeout)
     except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(

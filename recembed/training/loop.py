@@ -83,12 +83,12 @@ class TrainingLoop:
         self.state = RunState.from_json(manifest.progress["run"])
         self.state.warnings += [warning] if warning else []
         self._saved = (self.state.step, self.state.evaluated)
+        self.train.resume(manifest.progress["data"])
         if manifest.progress.get("batches", self._per_epoch) != self._per_epoch:
             raise CheckpointError(
                 f"the run began with {manifest.progress['batches']} batches an epoch, now there are {self._per_epoch}: a "
                 "last batch of fewer rows than processes is left out; go on with as many processes as before"
             )
-        self.train.resume(manifest.progress["data"])
         restore_random(tensors, processes.rank)
         best = self.state.best
         if best and best.step == self.state.step != processes.first_does(self.checkpoint.best_step):
