@@ -28,6 +28,8 @@ def build_model(
     embeddings = config.embeddings
     if builds.needs_equal_widths and not embeddings.project:
         embeddings = embeddings.model_copy(update={"project": True})
+    if isinstance(config.data.path, str | tuple):
+        embeddings = embeddings.with_content(config.data.path, fitted.schema)
     embedding = FeatureEmbedding(
         fitted,
         embeddings,

@@ -10,6 +10,7 @@ import numpy as np
 
 from recembed.config import RunConfig
 from recembed.data import EncodedData
+from recembed.data.split import Part
 from recembed.embedding import FeatureEmbedding
 from recembed.models import CTRModel
 from recembed.rows import Processes
@@ -52,13 +53,14 @@ def evaluate_parts(
     model = served_model(model)
     frames = dict(data.splits.items())
     results: dict[str, PartResult] = {}
-    for name in ("valid", "test"):
+    evaluated: tuple[Part, ...] = ("valid", "test")
+    for name in evaluated:
         loader = validation_loader(parts[name], config.training, processes)
         if loader is None:
             continue
         predictions = gathered_logits(model, loader, processes)
 
-        def measure(name: str = name, predictions: tuple[np.ndarray, np.ndarray] = predictions) -> None:
+        def measure(name: Part = name, predictions: tuple[np.ndarray, np.ndarray] = predictions) -> None:
             groups = user_keys(frames[name], data.schema)
             results[name] = part_result(*predictions, parts[name], config, groups=groups)
 

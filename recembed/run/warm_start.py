@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from recembed.config import RunConfig, load_config
 from recembed.errors import ConfigError
+from recembed.items.table import ContentTable
 from recembed.models import CTRModel
 from recembed.rows import RowStore
 from recembed.run.build import build_model, embedding_of
@@ -169,8 +170,13 @@ def _copies(
     table: Table, old: Table, vocabulary: Vocabulary | None, before: Vocabulary | None
 ) -> Iterator[tuple[Tensor, Tensor]] | str:
     """Return pairs of places ``[U, P]``, of rows here and of those they are copied from; or why there are none."""
+    fused = isinstance(table, ContentTable) and isinstance(old, ContentTable)
+    if isinstance(table, ContentTable) and isinstance(old, ContentTable):
+        if table.ids is None or old.ids is None:
+            return "it has content alone"
+        table, old = table.ids, old.ids  # their rows stand first, and are read by ids
     sizes, sizes_before = ([slot.num_embeddings for slot in one.slots] for one in (table, old))
-    if table.reads == "keys":
+    if table.reads == "keys" and not fused:
         if sizes != sizes_before:
             return f"it hashes into {sizes[0]:,} rows, before into {sizes_before[0]:,}"
         return ((rows, rows) for rows in (_columns(block, len(sizes)) for block in _blocks(sizes[0])))
@@ -184,7 +190,7 @@ def _copies(
 
 
 def _blocks(count: int) -> Iterator[Tensor]:
-    return iter(torch.arange(count).split(_AT_ONCE))
+    return iter(torch.split(torch.arange(count), _AT_ONCE))
 
 
 def _columns(rows: Tensor, count: int) -> Tensor:
@@ -194,7 +200,7 @@ def _columns(rows: Tensor, count: int) -> Tensor:
 def _own_rows(table: Table, ids: int) -> bool:
     """Say whether every id has a row of its own in every slot."""
     addresses = table.address(torch.arange(ids))
-    return all(len(column.unique()) == ids for column in addresses.unbind(1))
+    return all(len(torch.unique(column)) == ids for column in addresses.unbind(1))
 
 
 def _before(ids: Tensor, vocabulary: Vocabulary, before: Vocabulary) -> Tensor:
