@@ -12,7 +12,7 @@ quickstart: $(ready) ## train, compare and export on MovieLens-100K (under 3 min
 	.venv/bin/recembed quickstart
 
 test: $(ready) ## run the tests and the docstrings' examples
-	.venv/bin/pytest $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(ready) ## run the tests marked slow
 	.venv/bin/pytest -m slow $(ARGS)
