@@ -32,7 +32,7 @@ names = sorted(set(kinds))
 content = np.eye(len(names))[[names.index(kind) for kind in kinds]]  # what a text or image encoder would say
 pairs = np.concatenate([pairs, synthetic_pairs(pairs, content, neighbours=3)])
 
-dual = train_complements(products, pairs, ComplementsConfig(embedding_dim=16, epochs=10))
+dual = train_complements(products, pairs, ComplementsConfig(embedding_dim=16, epochs=25))
 wanted = PAIRS | {other: device for device, other in PAIRS.items()}
 places = range(len(products))
 similar, complementary = dual.similar(places, 2), dual.complementary(places, 3)

@@ -123,6 +123,16 @@ class EmbeddingConfig(BaseModel):
         options = self.features.get(name)
         return options.encoder if options else None
 
+    def with_content(self, path: str | tuple[str, ...], schema: Schema) -> "EmbeddingConfig":
+        """Return these settings with ``path``, the rows of a run, as the content of encoders that name no file of items."""
+        features = {
+            name: options.model_copy(update={"encoder": options.encoder.over(path, schema[name].source)})
+            if options.encoder
+            else options
+            for name, options in self.features.items()
+        }
+        return self.model_copy(update={"features": features})
+
     def numeric_of(self, name: str) -> NumericConfig:
         """Return the numeric encoder of feature ``name``."""
         options = self.features.get(name)

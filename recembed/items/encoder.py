@@ -66,6 +66,13 @@ class EncoderConfig(ContentConfig):
         """Return what is learned of a source."""
         return self.tune.get(source, self.tune.get("", "projected"))
 
+    def over(self, content: str | tuple[str, ...], id_column: str) -> "EncoderConfig":
+        """Return these settings with a file of content and its ids, where none are named."""
+        update: dict[str, object] = {"id": id_column} if self.id is None else {}
+        if self.columns and self.content is None:
+            update["content"] = content
+        return self.model_copy(update=update)
+
     def build(self, spec: TableSpec, vocabulary: Vocabulary | None, ids: Table, seed: int) -> Table:
         """Build the table of a feature; first-order weights are the sum of an id's weight and a linear reading of content.
 

@@ -1,31 +1,46 @@
 """A whole run with content: trained, read back, exported with its cold items, and served."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recembed.config import RunConfig
+from recembed.data import fit
+from recembed.embedding import FeatureEmbedding
 from recembed.export import verify_bundle
-from recembed.run import export_run, predict_run, train
+from recembed.items.table import ContentTable
+from recembed.models.base import CTRModel
+from recembed.run import export_run, load_run, predict_run, train
+from recembed.run.build import build_model, embedding_of
+from recembed.run.warm_start import warm_start
+from recembed.schema.fitted import FittedSchema
 from recembed.serve import load
 from tests.items import shop
 
 
-def test_a_run_with_content(tmp_path: Path) -> None:
-    shop.rows().with_columns(item=pl.col("item") % 38).write_parquet(tmp_path / "clicks.parquet")
-    config = RunConfig.parse(
+def settings(path: Path, encoder: dict[str, Any], column: str | None = None) -> RunConfig:
+    schema = shop.SCHEMA.model_dump(mode="json", exclude_defaults=True)
+    if column:
+        schema["features"][1]["column"] = column
+    return RunConfig.parse(
         {
-            "data": {"path": str(tmp_path / "clicks.parquet")},
-            "schema": shop.SCHEMA.model_dump(mode="json", exclude_defaults=True),
+            "data": {"path": str(path)},
+            "schema": schema,
             "split": {"by": "random", "valid": 0.15, "test": 0.15},
-            "embeddings": {"embedding_dim": 4, "features": {"item": {"encoder": shop.content(tmp_path)}}},
+            "embeddings": {"embedding_dim": 4, "features": {"item": {"encoder": encoder}}},
             "model": {"kind": "dcnv2", "hidden_units": [8]},
             "training": {"epochs": 2, "batch_size": 64},
             "evaluation": {"slices": ["item"], "resamples": 10},
             "tracking": {"kind": "none"},
         }
     )
+
+
+def test_a_run_with_content(tmp_path: Path) -> None:
+    shop.rows().with_columns(item=pl.col("item") % 38).write_parquet(tmp_path / "clicks.parquet")
+    config = settings(tmp_path / "clicks.parquet", shop.content(tmp_path))
     assert RunConfig.parse(config.to_dict()) == config
     train(config, tmp_path / "run")
     cold = pl.DataFrame({"user": [1, 1, 1], "item": [45, 46, 777], "history": [[45], [46], [777]], "click": [0, 0, 0]})
@@ -43,3 +58,37 @@ def test_a_run_with_content(tmp_path: Path) -> None:
     ]
     served = load(tmp_path / "bundle").score(cold)
     assert np.allclose(served, 1 / (1 + np.exp(-np.array(scores))), atol=1e-5)
+
+
+def build(fitted: FittedSchema, config: RunConfig) -> tuple[FeatureEmbedding, CTRModel]:
+    model = build_model(fitted, config)
+    return embedding_of(model), model
+
+
+def test_a_warm_start_gives_ids_their_rows_by_raw_id(tmp_path: Path) -> None:
+    encoder = shop.content(tmp_path)
+    old = shop.rows().filter(pl.col("item") < 35)
+    new = shop.rows().filter(pl.col("item") >= 5)  # as many ids, in another order
+    old.write_parquet(tmp_path / "old.parquet")
+    config = settings(tmp_path / "old.parquet", encoder)
+    train(config, tmp_path / "run")
+    fitted = fit(new, shop.SCHEMA)
+    embedding, model = build(fitted, config)
+    lines = {one.table: one for one in warm_start(model, fitted, config, tmp_path / "run")}
+    earlier = load_run(tmp_path / "run")
+    before = embedding_of(earlier.model)
+    raw = np.arange(40)  # histories know all items
+    own, other = (one.vocabularies["item"].lookup(raw) for one in (fitted, earlier.fitted))
+    assert (lines["item"].reason, lines["item"].kept) == ("", 40)
+    assert (own != other).any()
+    assert np.array_equal(embedding.store.rows("item")[own], before.store.rows("item")[other])
+
+
+def test_without_a_file_of_items_content_stands_in_the_rows(tmp_path: Path) -> None:
+    items = pl.read_parquet(shop.content(tmp_path)["content"])
+    shop.rows().join(items, on="item").rename({"item": "film"}).write_parquet(tmp_path / "rows.parquet")
+    encoder = {"attributes": ["genres", "year"], "cache": str(tmp_path / "cache")}
+    config = settings(tmp_path / "rows.parquet", encoder, column="film")
+    fitted = fit(pl.read_parquet(tmp_path / "rows.parquet"), config.schema_ or shop.SCHEMA)
+    table = build(fitted, config)[0].tables["item"]
+    assert isinstance(table, ContentTable) and table.items.ids.to_list() == sorted(shop.rows()["item"].unique())
