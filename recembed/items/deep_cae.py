@@ -135,7 +135,7 @@ def train_deep_cae(table: np.ndarray, config: DeepCAEConfig | None = None) -> De
                 if config.contraction:
                     loss = loss + config.contraction * _penalty(model, batch, config).mean()
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     return model.eval()
 
