@@ -50,7 +50,8 @@ def joined(timeout: float = 600.0) -> Iterator[Processes]:
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        own = dist.PrefixStore(f"recembed/{_restarts()}", store)  # torchrun's store outlives those it starts again
+        # torchrun's store outlives those it starts again
+        own = dist.PrefixStore(f"recembed/{_restarts()}", store)  # type: ignore[attr-defined]
         processes = ProcessGroup.start(own, rank, count, timeout=timeout)
     except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
