@@ -16,7 +16,8 @@ from recembed.tables.dedup import DedupConfig, DedupTable
 from recembed.tables.deep_hash import DeepHashConfig, DeepHashTable
 from recembed.tables.deeplight import DeepLightConfig, DeepLightTable
 from recembed.tables.full import FullConfig, FullTable
-from recembed.tables.graph_nodes import GraphTable, LightGCNConfig, NGCFConfig
+from recembed.tables.graph_nodes import LightGCNConfig, NGCFConfig
+from recembed.tables.graph_table import GraphTable
 from recembed.tables.hashed import HashedConfig, HashedTable
 from recembed.tables.integer import Int8Config, Int16Config, IntegerTable
 from recembed.tables.matryoshka import MatryoshkaConfig, MatryoshkaTable
