@@ -217,7 +217,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _map(path: Path, shape: list[int]) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path} is missing or cut off ({error}); encode the data again") from error
     if list(array.shape) != shape:
         raise DataError(f"{path} has shape {list(array.shape)}, its manifest says {shape}; encode the data again")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recembed.config import RunConfig
 from recembed.data import EncodedData, KeptRows, Loader, encode, encode_to, fit, fit_and_keep
-from recembed.errors import ConfigError, DataError
+from recembed.errors import CheckpointError, ConfigError, DataError
 from recembed.models import CTRModel
 from recembed.rows import Processes
 from recembed.run.build import embedding_of
@@ -91,18 +91,29 @@ def fit_shared(data: RunData, out: Path, processes: Processes, *, resume: bool) 
 
 
 def encode_shared(
-    data: RunData, out: Path, fitted: FittedSchema, model: CTRModel, processes: Processes
+    data: RunData, out: Path, fitted: FittedSchema, model: CTRModel, processes: Processes, *, resume: bool
 ) -> dict[str, EncodedData]:
-    """Let rank 0 encode the rows to files, and map these on every process: a machine holds them once."""
+    """Let rank 0 encode the rows to files, and map these on every process: a machine holds them once.
+
+    A run that is resumed takes the files it left behind.
+    """
     keys, folder = embedding_of(model).key_features, shared_folder(data.config, out)
 
     def encode_first() -> None:
         for name, frame in data.splits.items():
-            encode_to(frame, fitted, folder / name, key_features=keys)
+            if not (resume and _is_encoded(folder / name, fitted, keys)):
+                encode_to(frame, fitted, folder / name, key_features=keys)
 
     processes.first_does(encode_first)
     _check_seen(folder, processes)
     return {name: EncodedData.open(folder / name, fitted) for name, _ in data.splits.items()}
+
+
+def _is_encoded(folder: Path, fitted: FittedSchema, keys: frozenset[str]) -> bool:
+    try:
+        return EncodedData.open(folder, fitted).key_features == keys
+    except (DataError, CheckpointError):
+        return False
 
 
 def _check_seen(place: Path, processes: Processes) -> None:

@@ -124,7 +124,7 @@ def _prepared(
             data = replace(data, config=data.config.model_copy(update={"stages": stages}))
         model = build_model(fitted, data.config, make_store=make_store)
         if processes.count > 1:
-            parts = encode_shared(data, out, fitted, model, processes)
+            parts = encode_shared(data, out, fitted, model, processes, resume=resume)
         else:
             parts = encode_parts(data, fitted, kept, model)
     check_stages(stages, embedding_of(model), parts["valid"])
