@@ -105,7 +105,7 @@ class EncoderConfig(ContentConfig):
             std=std or 1.0,
             seed=seed,
         )
-        return ContentTable(
+        table = ContentTable(
             vocabulary,
             Items(items.ids, items.keys),
             streams,
@@ -116,6 +116,8 @@ class EncoderConfig(ContentConfig):
             name=spec.table_name(),
             seed=seed,
         )
+        table.served_dtype = spec.served_dtype
+        return table
 
     def _streams(self, spec: TableSpec, items: EncodedItems, std: float, seed: int) -> dict[str, Stream]:
         streams: dict[str, Stream] = {}

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from recembed.rows import ServedDtype
 from recembed.schema.vocabulary import lookup_ids
 from recembed.tables import Table
+from recembed.tables.held_rows import HeldRows
 
 __all__ = ["ORIGINS", "ServedItems"]
 
@@ -28,6 +29,7 @@ class ServedItems(Table):
         oov_buckets: Of them, how many unknown keys are hashed to.
         origins: int64 ``[N]``, places in ``ORIGINS``.
         items: What else is known of the items, for export.
+        dtype: Type in which the vectors are held.
 
     >>> import torch
     >>> vectors = torch.tensor([[0.0], [1], [2], [70], [90]])
@@ -39,12 +41,20 @@ class ServedItems(Table):
     reads: Literal["ids", "keys"] = "keys"
 
     def __init__(
-        self, vectors: Tensor, keys: Tensor, *, first: int, oov_buckets: int, origins: Tensor, items: Any
+        self,
+        vectors: Tensor,
+        keys: Tensor,
+        *,
+        first: int,
+        oov_buckets: int,
+        origins: Tensor,
+        items: Any,
+        dtype: ServedDtype = "float32",
     ) -> None:
         super().__init__([], vectors.shape[1])
         self.first, self.oov_buckets, self.items = first, oov_buckets, items
         self.origins = origins.cpu()
-        self.register_buffer("vectors", vectors.detach().clone())
+        self.rows = HeldRows(vectors, dtype)
         self.register_buffer("sorted_keys", keys.clone())
         self.register_buffer("places", (keys.new_ones(len(keys)).cumsum(0) + first - 1).int())
 
@@ -57,7 +67,8 @@ class ServedItems(Table):
 
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
         """Return the vectors of keys ``[*S]``."""
-        return F.embedding(self._places(ids), self.get_buffer("vectors"))
+        vectors: Tensor = self.rows(self._places(ids))  # [*S, D]
+        return vectors
 
     def provenance(self, keys: Tensor) -> list[str]:
         """Return where the vector of each key ``[N]`` comes from."""

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from recembed.items.fusion import Fusion
 from recembed.items.served import ORIGINS, ServedItems
 from recembed.items.streams import Stream
-from recembed.rows import RowStore
+from recembed.rows import RowStore, ServedDtype
 from recembed.rows.processes import Processes
 from recembed.schema.vocabulary import Vocabulary, lookup_ids
 from recembed.tables import Table
+from recembed.tables.held_rows import held_bytes
 from recembed.tables.parameters import uniform_parameter
 
 __all__ = ["ContentTable", "Items"]
@@ -60,6 +61,7 @@ class ContentTable(Table):
     """
 
     reads: Literal["ids", "keys"] = "keys"
+    served_dtype: ServedDtype = "float32"
 
     def __init__(
         self,
@@ -208,7 +210,7 @@ class ContentTable(Table):
     def served_overhead_bytes(self) -> int:
         """Bytes of the fused vectors of all items, of reserved ids, and of the map of their keys."""
         every = len(self._every_key())
-        return 4 * self.embedding_dim * (self.vocabulary.first_id + every) + 12 * every
+        return held_bytes(self.vocabulary.first_id + every, self.embedding_dim, self.served_dtype) + 12 * every
 
     def _every_key(self) -> np.ndarray:
         return np.union1d(self.vocabulary.keys, self.items.keys)
@@ -234,6 +236,7 @@ class ContentTable(Table):
             oov_buckets=self.vocabulary.oov_buckets,
             origins=self._origins(keys),
             items=self.items,
+            dtype=self.served_dtype,
         )
 
     def _vectors(self, store: RowStore, ids: Tensor, items: Tensor, found: Tensor) -> Tensor:

@@ -88,6 +88,17 @@ def test_provenance(tmp_path: Path) -> None:
     assert table_of(without).provenance(keys)[:2] == ["content", "content"]
 
 
+def test_vectors_are_served_in_the_type_asked_for(tmp_path: Path) -> None:
+    model = shop.model(shop.content(tmp_path), served_dtype="int8", embedding_dim=8)
+    embedding = cast(FeatureEmbedding, model.embedding).eval()
+    planned = embedding.served_bytes
+    compact = embedding.compact()
+    assert compact.bytes <= planned < 4 * (8 + 1) * (20 + 50)
+    keys = torch.tensor([*range(50), UNKNOWN])
+    gap = table_vectors(compact.tables["item"], compact.store, keys) - vectors(model, *keys.tolist())
+    assert 0 < gap.abs().max() < 0.01 * vectors(model, *keys.tolist()).abs().max()
+
+
 def test_content_only_knows_no_rows(tmp_path: Path) -> None:
     model = shop.model(shop.content(tmp_path, with_id=False))
     losses = shop.train(model, 8)
