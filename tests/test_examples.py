@@ -50,6 +50,12 @@ def test_train_and_export_serves_what_was_trained(real_data: Path, tmp_path: Pat
     assert (tmp_path / "bundle" / "manifest.json").is_file()
 
 
+def test_graph_in_a_model_holds_the_past_alone_and_trains(real_data: Path) -> None:
+    printed = run("graph_in_a_model.py", "--epochs", "2")
+    assert "all before the split" in printed
+    assert number(r"lightgcn +seed 0: test AUC (\S+),", printed) > 0.65
+
+
 def test_cold_start_films_by_content_beat_the_out_of_vocabulary_row(real_data: Path) -> None:
     printed = run("cold_start_films.py", "--rows", "20000", "--epochs", "2")
     cold = {

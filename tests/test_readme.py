@@ -26,6 +26,13 @@ def test_the_ten_lines_run() -> None:
     exec(compile(blocks("python")[0], "README.md", "exec"), {})  # noqa: S102  (our own text)
 
 
+def test_the_graph_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = [text for text in blocks("python") if "from recembed.graph import" in text and "load_graph" not in text]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "README.md", "exec"), {})  # noqa: S102  (our own text)
+    assert (tmp_path / "graph" / "graph.json").is_file()
+
+
 def test_the_config_parses() -> None:
     config = RunConfig.parse(yaml.safe_load(blocks("yaml")[0]))
     assert config.embeddings.table.kind == "multiplexed"

@@ -17,8 +17,9 @@ __all__ = ["load_graph", "save_graph"]
 _FORMAT = 1
 
 
-def save_graph(graph: InteractionGraph, folder: Path) -> None:
+def save_graph(graph: InteractionGraph, folder: Path | str) -> None:
     """Write a graph to a folder, whole or not at all: it is written beside and put in its place."""
+    folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -38,12 +39,13 @@ def save_graph(graph: InteractionGraph, folder: Path) -> None:
         raise
 
 
-def load_graph(folder: Path, *, mapped: bool = False) -> InteractionGraph:
+def load_graph(folder: Path | str, *, mapped: bool = False) -> InteractionGraph:
     """Read what ``save_graph`` wrote; ``mapped`` leaves the edges on disk and reads what is touched.
 
     Raises:
         DataError: there is no whole graph in the folder.
     """
+    folder = Path(folder)
     if not (folder / "graph.json").is_file():
         raise DataError(f"{folder} holds no saved graph (graph.json is missing): save one there with `graph.save`")
     header = json.loads((folder / "graph.json").read_text())
