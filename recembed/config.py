@@ -22,6 +22,7 @@ __all__ = [
     "EvaluationConfig",
     "RunConfig",
     "TrackingConfig",
+    "apply_override",
     "load_config",
     "parse_model",
     "read_settings",
@@ -198,11 +199,16 @@ def read_settings(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, 
     if not isinstance(raw, dict):
         raise ConfigError(f"config {path}: expected sections (data, model, …), found {type(raw).__name__}")
     for override in overrides:
-        _apply(raw, override)
+        apply_override(raw, override)
     return raw
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Lay one ``key=value`` over plain settings, in place.
+
+    Raises:
+        ConfigError: it is no such pair, or leads through a value that has no keys.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: expected key=value, for example training.epochs=3")

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from recembed.compare.overrides import merged, with_key
-from recembed.config import RunConfig
+from recembed.config import RunConfig, apply_override, read_settings
 from recembed.embedding.config import parse_bytes
 from recembed.errors import ConfigError, did_you_mean
 from recembed.settings import explain_validation
@@ -217,28 +216,9 @@ def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> Comparis
         ConfigError: no such file, broken YAML, an unknown key (the nearest is offered) or a value out of range.
     """
     path = Path(path)
-    raw = _yaml(path)
+    raw = read_settings(path)
     if isinstance(raw.get("base"), str):
-        raw["base"] = _yaml(path.parent / raw["base"])
+        raw["base"] = read_settings(path.parent / raw["base"])
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"--set {override!r}: expected key=value, for example seeds=[0]")
-        try:
-            raw = with_key(raw, key.strip(), yaml.safe_load(text))
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {override!r}: {text!r} is no valid YAML value") from None
+        apply_override(raw, override)
     return ComparisonConfig.parse({"name": path.stem} | raw)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        near = [str(other) for other in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
-        raise ConfigError(f"config {path} does not exist" + (did_you_mean(str(path), near) if near else ""))
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"config {path}: expected sections (base, methods, …), found {type(raw).__name__}")
-    return raw
