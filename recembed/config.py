@@ -197,7 +197,7 @@ def read_settings(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, 
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"config {path}: expected sections (data, model, …), found {type(raw).__name__}")
+        raise ConfigError(f"config {path}: expected sections with their settings, found {type(raw).__name__}")
     for override in overrides:
         apply_override(raw, override)
     return raw
