@@ -50,15 +50,24 @@ def end_folder(folder: Path, *, keep: int = 1) -> None:
         _sync(inner)
     if folder.exists():
         for number in range(len(kept_folders(folder)), 1, -1):
-            shutil.rmtree(_old(folder, number), ignore_errors=True)
+            _discard(_old(folder, number))
             if number <= keep - 1 and _old(folder, number - 1).exists():
                 _old(folder, number - 1).rename(_old(folder, number))
-        shutil.rmtree(_old(folder), ignore_errors=True)
+        _discard(_old(folder))
         folder.rename(_old(folder))
     beside.rename(folder)
     _sync(folder.parent)
     if keep == 1:
-        shutil.rmtree(_old(folder), ignore_errors=True)
+        _discard(_old(folder))
+
+
+def _discard(folder: Path) -> None:
+    """Delete a folder, which nobody takes for a whole one while it goes."""
+    going = folder.with_name(f"{folder.name}.gone")
+    shutil.rmtree(going, ignore_errors=True)
+    if folder.exists():
+        folder.rename(going)
+        shutil.rmtree(going, ignore_errors=True)
 
 
 def drop_folder(folder: Path) -> None:
