@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import signal
 import time
 from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Event
@@ -38,14 +39,20 @@ def warm() -> ForkServerContext:
 
 
 def kill(context: ForkServerContext, folder: Path, row_store: str, config: TrainingConfig, seconds: float) -> int:
-    """Train for ``seconds`` after the first step, kill, and return the step of the newest whole checkpoint."""
+    """Train for ``seconds`` after the first step, kill, and return the step of the newest whole checkpoint.
+
+    A run that has no step left to do ends by itself.
+    """
     began = context.Event()
     process = context.Process(target=child, args=(folder, row_store, config, began))
     process.start()
-    assert began.wait(120)
-    time.sleep(seconds)
+    deadline = time.monotonic() + 120
+    while not began.wait(0.05) and process.is_alive():
+        assert time.monotonic() < deadline
+    process.join(seconds)
     process.kill()
     process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
     places = kept_folders(folder / "last")
     for place in places:
         verify_files(place, read_manifest(place))  # a kill leaves nothing that is not whole
@@ -61,8 +68,10 @@ def kill_and_compare(
     context: ForkServerContext, folder: Path, row_store: str, config: TrainingConfig, kills: int
 ) -> list[int]:
     draw = random.Random(f"{row_store} {kills}")
+    began = time.monotonic()
     result, final = fit(row_store, folder / "uncut", config=config)
-    steps = [kill(context, folder / "cut", row_store, config, draw.random() * 0.4) for _ in range(kills)]
+    longest = 1.5 * (time.monotonic() - began) / kills  # so that the kills fall all over the run, however fast it is
+    steps = [kill(context, folder / "cut", row_store, config, draw.random() * longest) for _ in range(kills)]
     assert steps == sorted(steps)
     again, resumed = fit(row_store, folder / "cut", config=config, resume=True)
     assert again == result
