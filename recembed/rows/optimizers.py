@@ -116,13 +116,12 @@ class Adam(RowOptimizer):
 
     def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
         """Return the new rows."""
-        states["step"] += 1
-        states["exp_avg"].lerp_(gradient, 1 - self.beta1)
-        states["exp_avg_sq"].lerp_(gradient.square(), 1 - self.beta2)
-        step = states["step"].unsqueeze(1)
-        mean = states["exp_avg"] / (1 - torch.pow(self.beta1, step))
-        square = states["exp_avg_sq"] / (1 - torch.pow(self.beta2, step))
-        return rows - learning_rate * mean / (square.sqrt() + self.eps)
+        step = states["step"].add_(1).unsqueeze(1)  # [U, 1]
+        mean = states["exp_avg"].lerp_(gradient, 1 - self.beta1)
+        square = states["exp_avg_sq"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
+        root = (square / (1 - torch.pow(self.beta2, step))).sqrt_().add_(self.eps)
+        sizes = learning_rate / (1 - torch.pow(self.beta1, step))  # [U, 1]
+        return rows.sub_(root.reciprocal_().mul_(mean).mul_(sizes))
 
     def step_size(self, states: Mapping[str, Tensor]) -> Tensor:
         """Return ``1 / (sqrt(v) + eps)`` with the second moment as the next step corrects it."""
