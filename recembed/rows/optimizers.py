@@ -1,6 +1,7 @@
 """How a looked-up row moves: the optimisers that both row stores know, as records and as plain arithmetic.
 
-Each rule sees the unique rows of a step and their summed gradients; rows that were not looked up never move.
+Each rule sees the unique rows of a step and their summed gradients; rows that were not looked up never move, but under
+``Adam(lazy=False)``.
 Axes: ``U`` unique rows, ``D`` width.
 """
 
@@ -43,6 +44,11 @@ class RowOptimizer(BaseModel):
         0 for rows that no step has moved, where the states tell them.
         """
         raise NotImplementedError
+
+    @property
+    def moves_every_row(self) -> bool:
+        """Whether a step moves rows that were not looked up: it is given all rows, and gradients of zero for these."""
+        return False
 
     def state_width(self, state: str, embedding_dim: int) -> int:
         """Return how many numbers ``state`` keeps for a row."""
@@ -105,6 +111,11 @@ class Adam(RowOptimizer):
 
     The bias correction counts the steps of each row (one number a row), not those of the run: a row met
     for the first time takes a full first step however late it comes. That is the one difference to ``SparseAdam``.
+
+    Attributes:
+        lazy: False moves every row in every step, exactly as ``torch.optim.Adam`` moves a parameter, weight decay
+            included. The work then grows with the table: for tables that fit the cache, and for comparisons with models
+            trained so. Row store ``torch``, one process.
     """
 
     states: ClassVar[dict[str, bool]] = {"step": False, "exp_avg": True, "exp_avg_sq": True}
@@ -113,9 +124,17 @@ class Adam(RowOptimizer):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    lazy: bool = True
+
+    @property
+    def moves_every_row(self) -> bool:
+        """Whether a step moves rows that were not looked up."""
+        return not self.lazy
 
     def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
-        """Return the new rows."""
+        """Return the new rows, which are ``rows`` changed in place."""
+        if not self.lazy and self.weight_decay:
+            gradient = gradient.add(rows, alpha=self.weight_decay)
         step = states["step"].add_(1).unsqueeze(1)  # [U, 1]
         mean = states["exp_avg"].lerp_(gradient, 1 - self.beta1)
         square = states["exp_avg_sq"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)

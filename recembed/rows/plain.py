@@ -63,6 +63,10 @@ class PlainStore(RowStore):
         assert self.optimizer is not None
         unique, total = _by_address(addresses, gradient, bags)  # [U], [U, D]
         stack, states = self.stack(width), self.stack_states(width)
+        if self.optimizer.moves_every_row:
+            whole = torch.zeros_like(stack).index_copy_(0, unique, total)  # [R, D]
+            stack.copy_(self.optimizer.step(stack, whole, states, self.learning_rate))
+            return
         current = {state: values.index_select(0, unique) for state, values in states.items()}
         rows = self.optimizer.step(stack.index_select(0, unique), total, current, self.learning_rate)
         stack.index_copy_(0, unique, rows)

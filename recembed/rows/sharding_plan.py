@@ -87,6 +87,8 @@ class ShardingPlan(BaseModel):
                 raise ConfigError(f"plan: table {name!r} is not in the model" + did_you_mean(name, tables))
         if missing := [name for name in tables if name not in self.tables]:
             raise ConfigError(f"plan: table {missing[0]!r} has no entry; every table of the model needs one")
+        if optimizer is not None and optimizer.moves_every_row:
+            raise ConfigError("row_optimizer.lazy = False trains in one process; set it to true, or --nproc to 1")
         for name, table in tables.items():
             self._check_table(self.tables[name], table, optimizer)
 

@@ -48,7 +48,7 @@ def decay_rows(store: RowStore, step: int, window: int) -> None:
         window: Rows to visit; the same in all steps. With as many as a batch looks up the work grows with the batch.
     """
     rule = store.optimizer
-    if rule is None or not rule.weight_decay:
+    if rule is None or not rule.weight_decay or rule.moves_every_row:
         return
     owed = rule.weight_decay * store.learning_rate * _turns(store.tables, window)
     for name, first, last in windows(store.tables, step, window):

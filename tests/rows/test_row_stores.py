@@ -17,6 +17,7 @@ from recembed.rows import (
     RowTable,
     RowWiseAdagrad,
     decay_lookups,
+    decay_rows,
     make_row_store,
 )
 
@@ -122,6 +123,22 @@ def test_adam_is_torch_adam_where_every_row_is_met_each_step() -> None:
         weight[ids].sin().sum().backward()
         reference.step()
     torch.testing.assert_close(store.rows("t"), weight.detach())
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adam_that_is_not_lazy_is_torch_adam(weight_decay: float) -> None:
+    rule = Adam(learning_rate=0.01, weight_decay=weight_decay, lazy=False)
+    store = store_of("torch", rule, [RowTable("t", 4, 4), RowTable("u", 2, 4)])
+    weight = store.stack(4).clone().requires_grad_()
+    reference = torch.optim.Adam([weight], lr=0.01, weight_decay=weight_decay)
+    for step in range(6):  # rows 4 and 5 are never looked up, the others not in every step
+        ids = torch.tensor([step % 4, 2, step % 4])
+        store(ids, 4).sin().sum().backward()
+        decay_rows(store, step, window=4)  # this rule has paid already
+        reference.zero_grad()
+        weight[ids].sin().sum().backward()
+        reference.step()
+    torch.testing.assert_close(store.stack(4), weight.detach())
 
 
 @needs_fbgemm

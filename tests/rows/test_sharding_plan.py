@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from recembed.errors import ConfigError
-from recembed.rows import Adagrad, RowTable, RowWiseAdagrad
+from recembed.rows import Adagrad, Adam, RowTable, RowWiseAdagrad
 from recembed.rows.lanes import local_order
 from recembed.rows.planner import plan_by_size
 from recembed.rows.sharding_plan import ShardingPlan, TablePlan
@@ -98,3 +98,8 @@ def test_torchrec_plans_within_memory() -> None:
     assert plan.tables["big"].sharding == "row_wise"  # 256 MB and its states do not fit beside what is held back
     with pytest.raises(ConfigError, match=r"take 259.4 MiB with optimiser rows; 2 processes of 50.0 MiB cannot hold"):
         plan_by_torchrec(tables, 2, optimizer=RowWiseAdagrad(), batch_size=64, memory=50 << 20)
+
+
+def test_a_rule_that_moves_every_row_is_for_one_process() -> None:
+    with pytest.raises(ConfigError, match=r"row_optimizer\.lazy = False trains in one process; set it to true"):
+        plan_by_size(TABLES, 2).check(TABLES, 2, Adam(lazy=False))
