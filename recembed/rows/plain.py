@@ -78,7 +78,7 @@ def _by_address(addresses: Tensor, gradient: Tensor, bags: Tensor | None) -> tup
     """Return the unique addresses ``[U]`` in rising order, and the sum of the gradients of each, ``[U, D]``."""
     # NumPy sorts int64 with vector instructions where the processor has them: several times faster than torch
     order = torch.from_numpy(addresses.numpy().argsort()) if addresses.device.type == "cpu" else addresses.argsort()
-    unique, counts = addresses[order].unique_consecutive(return_counts=True)
+    unique, counts = torch.unique_consecutive(addresses[order], return_counts=True)
     starts = counts.cumsum(0) - counts  # [U]
     read = order if bags is None else bags[order]  # [N]
     return unique, F.embedding_bag(read, gradient, starts, mode="sum")
