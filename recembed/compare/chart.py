@@ -69,6 +69,9 @@ def draw_pareto(lines: Sequence[Line], path: Path, title: str) -> bool:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.08, y=0.08)
+    if len({line.served_bytes for line in drawn}) == 1:
+        only = drawn[0].served_bytes or 1
+        axes.set_xlim(only / 2, only * 2)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.6)

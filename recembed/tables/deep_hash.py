@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from recembed.hashing import mix64, salt
 from recembed.tables.base import Table, TableConfig
+from recembed.tables.each_once import each_once
 from recembed.tables.full import FullTable
 from recembed.tables.hashed_weights import hashed_weights
 from recembed.tables.parameters import uniform_parameter
@@ -139,7 +140,13 @@ class DeepHashTable(Table):
         return (bits.float() + 0.5) / 2**23
 
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
-        """Return the network's answer to the hashes."""
+        """Return the network's answer to the hashes; in training each id passes through it once."""
+        if not self.training:
+            return self._network(ids)
+        distinct, _, place = each_once(ids)
+        return F.embedding(place, self._network(distinct))
+
+    def _network(self, ids: Tensor) -> Tensor:
         x = self.hash_values(ids)  # [*S, k]
         for weight, bias, norm in zip(self.weights, self.biases, self.norms, strict=False):
             x = F.mish(norm(F.linear(x, weight, bias)))  # [*S, h]

@@ -15,10 +15,12 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recembed.errors import ConfigError
 from recembed.rows import RowStore, RowTable
 from recembed.tables.base import Table, TableConfig
+from recembed.tables.each_once import each_once
 from recembed.tables.full import FullTable
 from recembed.tables.hashed_weights import hashed_weights
 from recembed.tables.packed_codes import CodeLayout, PackedCodes, ServedCodewords, codewords
@@ -206,37 +208,55 @@ class ProductQuantizedTable(Table):
         """Return ``ids`` with a slot axis."""
         return ids.unsqueeze(-1)
 
-    def scores(self, rows: Tensor, ids: Tensor) -> Tensor:
-        """Return how well each codeword fits: float64 ``[*S, P, K]``, minus infinity for what an id may not use.
+    def scores(self, rows: Tensor, ids: Tensor, part: int) -> Tensor:
+        """Return how well each codeword of a part fits: float64 ``[N, K]``, minus infinity for what an id may not use.
 
         Double precision, so that the choice does not depend on the size of the batch.
         """
-        keys = self.codebook.detach() if self.keys is None else self.keys
-        queries = rows.view(*ids.shape, *self._shape).double()  # [*S, P, w]
-        scores = torch.stack([queries[..., i, :] @ own.T for i, own in enumerate(keys.double())], dim=-2)
+        keys = (self.codebook.detach() if self.keys is None else self.keys)[part].double()  # [K, w]
+        scores = rows.view(-1, *self._shape)[:, part].double() @ keys.T
         if self.keys is None:
-            scores = 2 * scores - keys.double().square().sum(-1)  # minus the squared distance, but for |query|**2
+            scores = 2 * scores - keys.square().sum(-1)  # minus the squared distance, but for |query|**2
         if self.rank is None:
             return scores
-        rare = (self.rank(ids) >= self.plan.frequent).view(*ids.shape, 1, 1)
+        rare = (self.rank(ids) >= self.plan.frequent).unsqueeze(-1)
         beyond = torch.arange(self.plan.words, device=ids.device) >= self.plan.rare_words  # [K]
         return scores.masked_fill(rare & beyond, -torch.inf)
 
+    @torch.no_grad()
+    def codes(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """Return the codeword that each part of ``rows`` ``[N, D]`` chooses, int64 ``[N, P]``."""
+        parts = range(self._shape[0])
+        return torch.stack([self.scores(rows, ids, part).argmax(-1) for part in parts], dim=-1)
+
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
         """Return the chosen codewords side by side; in training with the gradient of the row, and the codebook loss."""
-        scores = self.scores(rows[0] if self.keys is not None else rows[0].detach(), ids)  # [*S, P, K]
-        chosen = codewords(self.codebook, scores.argmax(-1))  # [*S, P, w]
         if not self.training:
-            return chosen.flatten(-2)
+            chosen = codewords(self.codebook, self.codes(rows[0].flatten(0, -2), ids.flatten()))  # [N, P, w]
+            return chosen.view(*ids.shape, -1)
+        distinct, (own,), place = each_once(ids, rows)
         if self.keys is None:
-            through = rows[0].view(chosen.shape)
-            pairs = max(self.processes.span(ids.numel())[1], 1) * self.processes.share
-            self.add_loss((chosen - through.detach()).square().sum() / pairs)
-            self.add_loss(self.commitment * (chosen.detach() - through).square().sum() / pairs)
-        else:
-            soft = (scores / self.temperature).softmax(-1).to(chosen.dtype)
-            through = torch.einsum("...pk,pkw->...pw", soft, self.codebook.detach())
-        return (chosen + (through - through.detach())).flatten(-2)
+            return self._straight_through(rows[0], self.codes(own, distinct)[place])
+        return F.embedding(place, self._softly(own, distinct))
+
+    def _straight_through(self, rows: Tensor, codes: Tensor) -> Tensor:
+        """Return the chosen codewords with the gradient of the rows, and add the losses of both."""
+        chosen = codewords(self.codebook, codes)  # [*S, P, w]
+        rows = rows.view(chosen.shape)
+        pairs = max(self.processes.span(codes[..., 0].numel())[1], 1) * self.processes.share
+        self.add_loss((chosen - rows.detach()).square().sum() / pairs)
+        self.add_loss(self.commitment * (chosen.detach() - rows).square().sum() / pairs)
+        return (chosen + (rows - rows.detach())).flatten(-2)
+
+    def _softly(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """Return the codewords with the best keys, ``[U, D]``, with the gradient of their weighted mean."""
+        parts = []
+        for part, words in enumerate(self.codebook):
+            scores = self.scores(rows, ids, part)  # [U, K]
+            soft = (scores / self.temperature).softmax(-1).to(words.dtype)
+            mean = soft @ words.detach()  # [U, w]
+            parts.append(F.embedding(scores.argmax(-1), words) + (mean - mean.detach()))
+        return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
     def compact(self, store: RowStore) -> Table:
@@ -245,6 +265,5 @@ class ProductQuantizedTable(Table):
         device, name = self.codebook.device, self.slots[0].name
         codes = PackedCodes(self.plan.layout).to(device)
         for ids in torch.split(torch.arange(self.plan.ids, device=device), _CHUNK):
-            chosen = self.scores(store.read_rows(name, ids), ids).argmax(-1)  # [N, P]
-            codes.write(ids if self.rank is None else self.rank(ids), chosen)
+            codes.write(ids if self.rank is None else self.rank(ids), self.codes(store.read_rows(name, ids), ids))
         return ServedCodewords(self.codebook, codes, self.rank)

@@ -90,17 +90,17 @@ def test_served_vectors_are_codewords_side_by_side(variant: str, frequent_share:
 def test_rare_ids_use_the_first_codewords_only() -> None:
     table, store = build(frequent_share=0.2, rare_codewords=5)
     ids = torch.arange(500)
-    codes = table.scores(store.rows("f"), ids).argmax(-1)
+    codes = table.codes(store.rows("f"), ids)
     assert codes[100:].max() == 4 and codes[:100].max() == 15
     free, _ = build()
-    assert torch.equal(codes[:100], free.scores(store.rows("f"), ids).argmax(-1)[:100])
+    assert torch.equal(codes[:100], free.codes(store.rows("f"), ids)[:100])
     assert table.served_rows == {"f": (4 * (100 * 4 + 400 * 3) + 7) // 8 + 2}
 
 
 def test_rare_ids_of_a_grown_vocabulary_are_the_least_counted() -> None:
     counts = np.concatenate([np.arange(490, 0, -1), [5000] * 10])
     table, store = build(TableSpec("f", 500, 8, counts=counts, reserved_ids=3), frequent_share=0.02, rare_codewords=2)
-    codes = table.scores(store.rows("f"), torch.arange(500)).argmax(-1)
+    codes = table.codes(store.rows("f"), torch.arange(500))
     often = [0, 1, 2, *range(490, 497)]  # reserved ids, and seven of those that came late
     rare = np.setdiff1d(np.arange(500), often)
     assert codes[rare].max() == 1 and codes[often].max() > 1
