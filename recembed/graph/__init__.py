@@ -7,7 +7,7 @@ vectors of all users and all items.
 from recembed.graph.adjacency import Adjacency
 from recembed.graph.columns import GraphColumns
 from recembed.graph.edges import Edges
-from recembed.graph.encoder import BatchVectors, GraphEncoder
+from recembed.graph.encoder import AuxiliaryVectors, BatchVectors, GraphEncoder
 from recembed.graph.fastrp import FastRP
 from recembed.graph.inductive import hops, one_hop_update
 from recembed.graph.interaction_graph import InteractionGraph
@@ -25,6 +25,7 @@ from recembed.graph.statistics import GraphStatistics
 __all__ = [
     "NGCF",
     "Adjacency",
+    "AuxiliaryVectors",
     "BatchVectors",
     "Edges",
     "FastRP",

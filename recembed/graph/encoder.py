@@ -11,7 +11,20 @@ from torch import Tensor, nn
 
 from recembed.graph.interaction_graph import InteractionGraph
 
-__all__ = ["BatchVectors", "GraphEncoder"]
+__all__ = ["AuxiliaryVectors", "BatchVectors", "GraphEncoder"]
+
+
+class AuxiliaryVectors(NamedTuple):
+    """Other vectors of the same step, on which the loss is taken once more, times ``weight``.
+
+    Shapes:
+        users: ``[B, d]``; positives: ``[*S, d]``; negatives: ``[*S, d]``.
+    """
+
+    weight: float
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
 
 
 class BatchVectors(NamedTuple):
@@ -25,6 +38,7 @@ class BatchVectors(NamedTuple):
     positives: Tensor
     negatives: Tensor
     penalty: Tensor
+    auxiliary: tuple[AuxiliaryVectors, ...] = ()
 
 
 class GraphEncoder(nn.Module, ABC):
@@ -51,6 +65,9 @@ class GraphEncoder(nn.Module, ABC):
         Shapes:
             nodes: int64 ``[n]``, all different, users first. Returns ``[n, D]`` and ``[n, d]``.
         """
+
+    def start_epoch(self, epoch: int) -> None:
+        """Make ready for an epoch of training, counted from 0; a resumed training asks for the same one again."""
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return users ``[U, D]`` and items ``[I, D]``, views of one propagation."""

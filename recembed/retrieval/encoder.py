@@ -13,7 +13,8 @@ __all__ = ["Encoder"]
 class Encoder(Protocol):
     """A module that gives every user and every item a vector; scores are inner products of them.
 
-    The encoders of ``recembed.graph`` are such modules.
+    The encoders of ``recembed.graph`` are such modules. One that has ``start_epoch(epoch)`` hears of each epoch, counted
+    from 0, before its first step; what it draws then is to depend on its seed and the epoch alone.
 
     Attributes:
         num_users: Users.

@@ -4,6 +4,7 @@ Axes: ``B`` pairs of the batch, ``n`` negatives of a pair, ``D`` width.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -93,7 +94,14 @@ class RetrievalStep:
             negatives = Negatives(read.negatives, log_expected, _tensors(sampler.banned(users, drawn)))
         elif isinstance(self.config.sampler, Hard):
             negatives = Negatives(hardest(read.users, read.negatives, self.config.sampler.negatives))
-        return self.config.loss(read.users, read.positives, negatives), read.penalty
+        loss = self.config.loss(read.users, read.positives, negatives)
+        for beside in read.auxiliary:
+            vectors = beside.negatives
+            if isinstance(self.config.sampler, Hard):
+                vectors = hardest(beside.users, vectors, self.config.sampler.negatives)
+            against = replace(negatives, vectors=vectors)
+            loss = loss + beside.weight * self.config.loss(beside.users, beside.positives, against)
+        return loss, read.penalty
 
 
 def hardest(users: Tensor, pool: Tensor, count: int) -> Tensor:

@@ -165,6 +165,8 @@ class RetrievalTrainer:
         """Train through all interactions once; return the mean loss, None where the user broke in."""
         state, size = self.state, self.config.batch_size
         self.encoder.train()
+        if hasattr(self.encoder, "start_epoch"):
+            self.encoder.start_epoch(state.epoch)  # type: ignore[operator]
         order = self._order(state.epoch)
         losses: list[Tensor] = []
         wall, cpu = time.perf_counter(), time.process_time()

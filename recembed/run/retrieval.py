@@ -157,7 +157,7 @@ def _training(
     data: RetrievalData, interactions: UserItems, tracker: Tracker, progress: bool | None, say: Say
 ) -> tuple[RetrievalTrainer, GraphEncoder]:
     config = data.config
-    encoder = config.model.build(graph_of(data, interactions), config.training.seed)
+    encoder = config.model.build(graph_of(data, interactions), config.training.seed, data.content)
     trainer = RetrievalTrainer(encoder, interactions, config.training, tracker=tracker, progress=progress, say=say)
     return trainer, encoder
 
@@ -180,6 +180,7 @@ def _metrics(data: RetrievalData, trained: _Trained, result: RankingResult) -> d
         "test_users": result.per_user.height,
         "unknown_test_users": data.unknown_users,
         "unknown_test_items": data.unknown_items,
+        "items_without_content": data.items_without,
         "left_out_interactions": trained.last.left_out,
         "users": data.graph.num_users,
         "items": data.graph.num_items,

@@ -1,76 +1,23 @@
 """One YAML file is one whole retrieval run: interactions, graph model, training, evaluation, tracking."""
 
-from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recembed.config import DataConfig, RunConfig, TrackingConfig
 from recembed.data import SplitConfig
 from recembed.errors import ConfigError
-from recembed.graph import NGCF, InteractionGraph, LightGCN
-from recembed.graph.encoder import GraphEncoder
 from recembed.retrieval import RetrievalTraining
+from recembed.run.retrieval_models import ENCODERS, AnyEncoder, LightGCNConfig, NGCFConfig
 from recembed.schema.feature import Schema
-from recembed.settings import explain_validation, parse_kind
+from recembed.settings import explain_validation
 
 __all__ = ["ENCODERS", "LightGCNConfig", "NGCFConfig", "RetrievalConfig", "RetrievalEvaluation"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EncoderConfig(_Section, ABC):
-    """Settings of what turns the graph into vectors.
-
-    Attributes:
-        embedding_dim: Width of the vectors that are propagated.
-    """
-
-    kind: str
-    embedding_dim: Annotated[int, Field(ge=1)] = 64
-
-    @abstractmethod
-    def build(self, graph: InteractionGraph, seed: int) -> GraphEncoder:
-        """Build it with fresh vectors."""
-
-
-class LightGCNConfig(EncoderConfig):
-    """LightGCN; see ``recembed.graph.LightGCN``."""
-
-    kind: Literal["lightgcn"] = "lightgcn"
-    layers: Annotated[int, Field(ge=0)] = 3
-    edge_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    def build(self, graph: InteractionGraph, seed: int) -> GraphEncoder:
-        """Build it with fresh vectors."""
-        return LightGCN(graph, self.embedding_dim, self.layers, edge_dropout=self.edge_dropout, seed=seed)
-
-
-class NGCFConfig(EncoderConfig):
-    """NGCF; see ``recembed.graph.NGCF``."""
-
-    kind: Literal["ngcf"] = "ngcf"
-    layers: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64, 64)
-    form: Literal["paper", "code"] = "paper"
-    adjacency: Literal["row_loops", "row"] = "row_loops"
-    message_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    node_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    normalise: bool = True
-
-    def build(self, graph: InteractionGraph, seed: int) -> GraphEncoder:
-        """Build it with fresh vectors."""
-        return NGCF(graph, seed=seed, **self.model_dump(exclude={"kind"}))
-
-
-ENCODERS: dict[str, type[EncoderConfig]] = {"lightgcn": LightGCNConfig, "ngcf": NGCFConfig}
-"""Encoders by the word that names them."""
-
-
-def _parse_encoder(raw: Any) -> EncoderConfig:
-    return parse_kind(raw, ENCODERS, "model kind")
 
 
 class RetrievalEvaluation(_Section):
@@ -110,7 +57,7 @@ class RetrievalConfig(_Section):
     data: DataConfig
     schema_: Schema | None = Field(default=None, alias="schema")
     split: SplitConfig | None = None
-    model: Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(_parse_encoder)] = LightGCNConfig()
+    model: AnyEncoder = LightGCNConfig()
     training: RetrievalTraining = RetrievalTraining()
     evaluation: RetrievalEvaluation = RetrievalEvaluation()
     tracking: TrackingConfig = TrackingConfig()

@@ -1,7 +1,8 @@
 """The interactions of a retrieval run: read, numbered, cut."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -10,8 +11,11 @@ from recembed.errors import ConfigError, DataError
 from recembed.evaluation import UserItems
 from recembed.graph import GraphColumns, InteractionGraph
 from recembed.graph.raw_ids import distinct_ids
+from recembed.items.layout import ItemVectors
 from recembed.run.data import open_data, reading_rows
 from recembed.run.retrieval_config import RetrievalConfig
+from recembed.run.retrieval_content import GraphContent
+from recembed.run.retrieval_models import ContentEncoderConfig
 from recembed.schema.feature import Feature, Schema
 
 __all__ = ["RetrievalData", "graph_of", "open_interactions"]
@@ -19,9 +23,10 @@ __all__ = ["RetrievalData", "graph_of", "open_interactions"]
 
 @dataclass(frozen=True)
 class RetrievalData:
-    """Interactions by number.
+    """Interactions by number, and what is known of items.
 
-    Users and items are those of the training and validation rows; ``graph`` names them by their raw ids.
+    Users and items are those of the training and validation rows, and items that have content alone where the model wants
+    them ranked; ``graph`` names them by their raw ids.
 
     Attributes:
         config: The run's config with the data set's schema and split filled in.
@@ -33,6 +38,8 @@ class RetrievalData:
         unknown_users: Test users without any training row, whom nothing can be recommended to.
         unknown_items: Items that are only in the test; they count as relevant, and are never found.
         name, origin: What the rows are called in tracking, and where they came from.
+        content: Vectors of each source by item number, for a model that reads content.
+        items_without: Items without a vector, by source.
     """
 
     config: RetrievalConfig
@@ -46,6 +53,8 @@ class RetrievalData:
     unknown_items: int
     name: str
     origin: str
+    content: Mapping[str, ItemVectors] = field(default_factory=dict)
+    items_without: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def known(self) -> UserItems:
@@ -59,6 +68,8 @@ class RetrievalData:
             digest.update("\x1f".join(ids.cast(pl.String)).encode())
         for part in (self.train, self.valid, self.test):
             digest.update(b"" if part is None else np.ascontiguousarray(part.keys).tobytes())
+        for found in self.content.values():
+            digest.update(np.ascontiguousarray(found.matrix[found.present]).tobytes())
         return digest.hexdigest()
 
 
@@ -79,15 +90,31 @@ def open_interactions(config: RetrievalConfig) -> RetrievalData:
         if not parts[name].height:
             raise DataError(f"data {data.name!r}: the {name} part has no interaction; check the split and data.where")
     known = pl.concat([parts["train"], parts["valid"]])
-    ids = {"user_ids": distinct_ids(known[columns.user]), "item_ids": distinct_ids(known[columns.item])}
+    model = config.model
+    content = None
+    if isinstance(model, ContentEncoderConfig):
+        content = GraphContent.read(model, config.data.dataset, columns.item)
+    items = distinct_ids(known[columns.item])
+    items = content.item_ids(items) if content else items
+    ids = {"user_ids": distinct_ids(known[columns.user]), "item_ids": items}
     graph = InteractionGraph.from_frame(known, columns, **ids).for_locality()
     train = _numbered(graph, parts["train"], columns)
     valid = _numbered(graph, parts["valid"], columns) if parts["valid"].height else None
     test, unknown_users, unknown_items = _test(graph, parts["test"], columns)
     effective = config.model_copy(update={"schema_": data.schema, "split": data.config.split})
     names = {"user": user.name, "item": item.name, "name": data.name, "origin": data.origin}
+    found = content.of(graph) if content else {}
     return RetrievalData(
-        effective, graph, train, valid, test, unknown_users=unknown_users, unknown_items=unknown_items, **names
+        effective,
+        graph,
+        train,
+        valid,
+        test,
+        unknown_users=unknown_users,
+        unknown_items=unknown_items,
+        **names,
+        content=found,
+        items_without={name: int((~vectors.present).sum()) for name, vectors in found.items()},
     )
 
 

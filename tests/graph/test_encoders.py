@@ -186,7 +186,7 @@ def test_the_vectors_of_a_batch_are_rows_of_the_whole(kind: str, shape: tuple[in
             regularised = torch.cat(every) if kind.startswith("ngcf") else encoder.get_parameter("base.weight")
             penalty = 0.5 * regularised[named].square().sum() / 2  # of the final rows, or of layer 0
         else:
-            *vectors, penalty = encoder.batch(users, positives, negatives)  # type: ignore[assignment]
+            *vectors, penalty, _ = encoder.batch(users, positives, negatives)  # type: ignore[assignment]
         weights = [torch.linspace(-1, 1, part.numel()).view(part.shape) for part in vectors]
         loss = sum((weight * part).sum() for weight, part in zip(weights, vectors, strict=True)) + penalty
         loss.backward()
