@@ -67,7 +67,7 @@ def sources_of(content: Mapping[str, ItemVectors], num_items: int) -> nn.ModuleD
         ConfigError: there is none. DataError: vectors cannot be used.
     """
     if not content:
-        raise ConfigError("no content: give the vectors of at least one source, such as items.vectors.image")
+        raise ConfigError("no content: give the vectors of at least one source, such as items.vectors.visual")
     return nn.ModuleDict({name: SourceVectors(name, found, num_items) for name, found in content.items()})
 
 
