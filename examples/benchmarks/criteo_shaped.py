@@ -37,25 +37,41 @@ def load(folder: Path, vocab: str, samples: int, seed: int) -> ClickLog:
 
 
 def draw(total: int, samples: int, seed: int) -> ClickLog:
-    """Draw ``samples`` training rows and a quarter as many test rows over ``total`` ids.
+    """Draw ``samples`` training rows and a quarter as many test rows over ``total`` ids."""
+    law = Law(total, seed)
+    frame = law.rows(samples + samples // 4, np.random.default_rng([seed, 0]))
+    return ClickLog(frame[:samples].lazy(), frame[samples:].lazy(), law.sizes, "drawn")
+
+
+class Law:
+    """What rows are drawn from.
 
     Field sizes rise geometrically, the popularity of ids falls as one over their rank, and the label follows a logistic
     model with a weight per id and per number.
+
+    Args:
+        total: Ids of all fields together.
+        seed: The weights depend on it.
     """
-    random = np.random.default_rng(seed)
-    rows = samples + samples // 4
-    shares = np.geomspace(1, 1e5, len(IDS))
-    sizes = [max(3, int(total * share)) for share in shares / shares.sum()]
-    columns: dict[str, np.ndarray] = {}
-    logits = np.full(rows, -1.8, np.float32)
-    for name in NUMBERS:
-        counts = np.log1p(np.floor(random.lognormal(1.5, 1.2, rows))).astype(np.float32)
-        logits += random.normal(0, 0.2) * (counts - counts.mean())
-        columns[name] = np.where(random.random(rows) < 0.1, np.float32("nan"), counts)
-    for name, size in zip(IDS, sizes, strict=True):
-        rank = np.exp(random.random(rows) * np.log(size + 1)).astype(np.int32) - 1  # p(rank) ~ 1 / rank
-        columns[name] = np.minimum(rank, size - 1)
-        logits += random.normal(0, 0.3, size).astype(np.float32)[columns[name]]
-    columns["label"] = (random.random(rows) < 1 / (1 + np.exp(-logits))).astype(np.int8)
-    frame = pl.DataFrame(columns)
-    return ClickLog(frame[:samples].lazy(), frame[samples:].lazy(), sizes, "drawn")
+
+    def __init__(self, total: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        shares = np.geomspace(1, 1e5, len(IDS))
+        self.sizes = [max(3, int(total * share)) for share in shares / shares.sum()]
+        self.slopes = random.normal(0, 0.2, len(NUMBERS)).astype(np.float32)
+        self.weights = [random.normal(0, 0.3, size).astype(np.float32) for size in self.sizes]
+
+    def rows(self, count: int, random: np.random.Generator) -> pl.DataFrame:
+        """Return ``count`` rows."""
+        columns: dict[str, np.ndarray] = {}
+        logits = np.full(count, -1.8, np.float32)
+        for name, slope in zip(NUMBERS, self.slopes, strict=True):
+            counts = np.log1p(np.floor(random.lognormal(1.5, 1.2, count))).astype(np.float32)
+            logits += slope * (counts - counts.mean())
+            columns[name] = np.where(random.random(count) < 0.1, np.float32("nan"), counts)
+        for name, size, weights in zip(IDS, self.sizes, self.weights, strict=True):
+            rank = np.exp(random.random(count) * np.log(size + 1)).astype(np.int32) - 1  # p(rank) ~ 1 / rank
+            columns[name] = np.minimum(rank, size - 1)
+            logits += weights[columns[name]]
+        columns["label"] = (random.random(count) < 1 / (1 + np.exp(-logits))).astype(np.int8)
+        return pl.DataFrame(columns)
