@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from torch import Tensor
 from torch.nn import functional as F
 
+from recembed.retrieval.shared_softmax import shared_softmax
 from recembed.settings import parse_kind
 
 __all__ = [
@@ -35,7 +36,7 @@ class Negatives:
     Attributes:
         vectors: ``[S, D]`` shared, or ``[B, n, D]`` by pair.
         log_expected: Log of how often each of the shared ones was expected to be drawn, ``[S]``.
-        banned: Places of ``[B, S]`` that hold a training positive of the pair's user, as rows and columns.
+        banned: Places of ``[B, S]`` that hold a training positive of the pair's user, as rows (ascending) and columns.
     """
 
     vectors: Tensor
@@ -79,7 +80,7 @@ class BPR(RetrievalLoss):
     def __call__(self, users: Tensor, positives: Tensor, negatives: Negatives) -> Tensor:
         """Return the mean of ``softplus(negative - positive)``."""
         won = (users * positives).sum(dim=1, keepdim=True)  # [B, 1]
-        gaps = _scores(users, negatives, None, float("-inf")) - won  # [B, n or S]
+        gaps = _scores(users, negatives, float("-inf")) - won  # [B, n or S]
         if negatives.banned is None:
             return F.softplus(gaps).mean()
         return F.softplus(gaps).sum() / (gaps.numel() - len(negatives.banned[0]))
@@ -118,9 +119,11 @@ class SampledSoftmax(RetrievalLoss):
         if self.cosine:
             users, positives, vectors = (F.normalize(each, dim=-1) for each in (users, positives, vectors))
         users = users / self.temperature
-        won = (users * positives).sum(dim=1)  # [B]
         shift = negatives.log_expected if self.correction else None
-        against = _scores(users, Negatives(vectors, banned=negatives.banned), shift, float("-inf"))
+        if vectors.ndim == 2:
+            return shared_softmax(users, positives, vectors, shift, negatives.banned)
+        won = (users * positives).sum(dim=1)  # [B]
+        against = _scores(users, Negatives(vectors), float("-inf"))
         return (torch.logaddexp(won, against.logsumexp(dim=1)) - won).mean()
 
 
@@ -161,18 +164,18 @@ class CosineContrastive(RetrievalLoss):
         """Return the mean over the batch."""
         users, positives, vectors = (F.normalize(each, dim=-1) for each in (users, positives, negatives.vectors))
         near = 1 - (users * positives).sum(dim=1)  # [B]
-        against = _scores(users, Negatives(vectors, banned=negatives.banned), None, -1.0)
+        against = _scores(users, Negatives(vectors, banned=negatives.banned), -1.0)
         return near.mean() + self.weight * F.relu(against - self.margin).mean()
 
 
-def _scores(users: Tensor, negatives: Negatives, shift: Tensor | None, banned: float) -> Tensor:
+def _scores(users: Tensor, negatives: Negatives, banned: float) -> Tensor:
     """Return the scores of the negatives, ``[B, S]`` or ``[B, n]``, with ``banned`` where one must not count."""
     vectors = negatives.vectors
     if vectors.ndim == 3:
         return torch.bmm(vectors, users[:, :, None])[:, :, 0]
-    scores = users @ vectors.T if shift is None else torch.addmm(-shift, users, vectors.T)
+    scores = users @ vectors.T
     if negatives.banned is not None:
-        scores = scores.index_put(negatives.banned, scores.new_tensor(banned))
+        scores.index_put_(negatives.banned, scores.new_tensor(banned))
     return scores
 
 

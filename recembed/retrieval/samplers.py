@@ -5,6 +5,7 @@ Draws depend on the seed and the step alone, so a resumed training goes on with 
 """
 
 from abc import ABC
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -159,16 +160,21 @@ class NegativeSampler:
         """Return the places of the table users × shared negatives that hold an item the user has met.
 
         Shapes:
-            users: int64 ``[B]``; shared: int64 ``[S]``. Returns rows and columns, int64.
+            users: int64 ``[B]``; shared: int64 ``[S]``. Returns rows, ascending, and columns, int64.
         """
-        order = np.argsort(shared, kind="stable")
-        ordered = shared[order]
-        rows, items = self.positives.block(users)
-        first, last = np.searchsorted(ordered, items), np.searchsorted(ordered, items, side="right")
-        times = last - first
-        before = np.cumsum(times) - times
-        places = np.arange(times.sum()) + np.repeat(first - before, times)
-        return np.repeat(rows, times), order[places]
+        if self._met_by.counts[shared].sum() < self.positives.counts[users].sum():
+            columns, rows = _crossings(self._met_by, shared, users)
+        else:
+            rows, columns = _crossings(self.positives, users, shared)
+        narrow = rows.astype(np.uint16) if len(users) <= 1 << 16 else rows  # sorted by radix
+        order = np.argsort(narrow, kind="stable")
+        return rows[order], columns[order]
+
+    @cached_property
+    def _met_by(self) -> UserItems:
+        """The users of each item."""
+        met = self.positives
+        return UserItems(met.items, met.users, num_users=met.num_items, num_items=met.num_users)
 
     def _any(self, count: int, generator: np.random.Generator) -> Integers:
         if self.config.exponent == 0:
@@ -190,3 +196,16 @@ class NegativeSampler:
             chances = self.probabilities[unmet]
             drawn[place] = generator.choice(unmet, p=chances / chances.sum())
         return drawn.reshape(len(users), count)
+
+
+def _crossings(sets: UserItems, rows: Integers, columns: Integers) -> tuple[Integers, Integers]:
+    """Return the places of the table rows × columns whose pair is in ``sets``, rows and columns in any order."""
+    places, found = sets.block(rows)
+    often = np.bincount(columns, minlength=sets.num_items)  # how often each stands among the columns
+    hit = np.flatnonzero(often[found])
+    places, found = places[hit], found[hit]
+    times = often[found]
+    first = (np.cumsum(often) - often)[found]
+    before = np.cumsum(times) - times
+    within = np.arange(times.sum()) + np.repeat(first - before, times)
+    return np.repeat(places, times), np.argsort(columns, kind="stable")[within]

@@ -59,16 +59,19 @@ def test_hard_takes_the_best_of_its_pool() -> None:
         Hard(pool=3, negatives=4)
 
 
-def test_shared_negatives_that_a_user_has_met_are_found() -> None:
+@pytest.mark.parametrize(("pairs", "drawn"), [(4, 15), (40, 3)])  # by the users' items, by the items' users
+def test_shared_negatives_that_a_user_has_met_are_found(pairs: int, drawn: int) -> None:
     generator = np.random.default_rng(2)
     met = generator.random((6, 20)) < 0.4
     sampler = NegativeSampler(Uniform(), UserItems(*np.nonzero(met), num_users=6, num_items=20), seed=0)
-    users, shared = np.array([4, 0, 4, 5]), generator.integers(0, 20, 15)
+    users, shared = generator.integers(0, 6, pairs), generator.integers(0, 20, drawn)
     rows, columns = sampler.banned(users, shared)
-    table = np.zeros((4, 15), dtype=bool)
+    table = np.zeros((pairs, drawn), dtype=bool)
     table[rows, columns] = True
     assert (table == met[users][:, shared]).all()
-    assert len(rows) == table.sum()
+    assert len(rows) == table.sum() > 0
+    assert (np.diff(rows) >= 0).all()
+    assert [len(part) for part in sampler.banned(users, shared[:0])] == [0, 0]
 
 
 def test_a_user_who_has_met_all_has_no_negative() -> None:
