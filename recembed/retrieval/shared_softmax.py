@@ -75,7 +75,7 @@ class _SharedSoftmax(torch.autograd.Function):
         return total / len(users)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return (*(part * gradients[0] for part in ctx.saved_tensors), None, None)
 

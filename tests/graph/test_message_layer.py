@@ -38,11 +38,28 @@ def test_dropout_scales_up_what_stays_and_its_gradient() -> None:
     assert torch.equal(m.grad, got)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_dropped_numbers_have_no_gradient(bias: bool) -> None:
+    torch.manual_seed(0)
+    m, e, w1, w2 = inputs = [torch.randn(shape, requires_grad=True) for shape in [(50, 3), (50, 3), (5, 3), (5, 3)]]
+    b1, b2 = (torch.randn(5), torch.randn(5)) if bias else (None, None)
+    got = message_layer(m, e, (w1, b1), (w2, b2), 0.25)
+    whole = message_layer(m, e, (w1, b1), (w2, b2))
+    kept = (got != 0).float() / 0.75
+    assert 0.6 < (got != 0).float().mean() < 0.9
+    torch.testing.assert_close(got, whole * kept)
+    gradient = torch.randn(50, 5)
+    found, expected = (torch.autograd.grad(o, inputs, g) for o, g in ((got, gradient), (whole, gradient * kept)))
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 def test_the_mask_is_even_over_all_bytes() -> None:
     """Every eighth number is the top byte of a word, which a signed generator might treat apart."""
     torch.manual_seed(0)
     mask, factor = dropout_mask(8000, 8, 0.5, torch.device("cpu"))
     assert mask is not None and factor == 2.0
+    assert set(mask.unique().tolist()) == {0, 1}
     assert (mask.float().mean(0) - 0.5).abs().max() < 4 * 0.5 / 8000**0.5
     assert dropout_mask(3, 5, 0.5, torch.device("cpu"))[0].shape == (3, 5)  # type: ignore[union-attr]
     assert dropout_mask(3, 5, 0.0, torch.device("cpu")) == (None, 1.0)
