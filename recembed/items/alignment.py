@@ -158,11 +158,13 @@ class Aligner(nn.Module):
         scores = scores.masked_fill(~known, float("-inf"))
         own = scores.diagonal().masked_fill(~known, 0.0)
         losses = torch.where(known, scores.masked_fill(~known.any(), 0.0).logsumexp(1) - own, 0.0)
-        return losses.sum() / known.sum().clamp(min=1)
+        mean: Tensor = losses.sum() / known.sum().clamp(min=1)
+        return mean
 
     def content_loss(self, content: Tensor) -> Tensor:
         """Return the mean of one minus the cosine between items' vectors and their content, a scalar."""
-        return 1 - (self(content) * self.start(content)).sum(-1).mean()
+        loss: Tensor = 1 - (self(content) * self.start(content)).sum(-1).mean()
+        return loss
 
     @torch.no_grad()
     def vectors(self, content: np.ndarray) -> np.ndarray:
@@ -181,8 +183,7 @@ def _directions(content: Tensor, dim: int) -> Tensor:
 
 def _without_doubles(scores: Tensor, items: Tensor) -> Tensor:
     """Take from each row the other places of its own item: they are no negatives."""
-    same = (items.unsqueeze(0) == items.unsqueeze(1)).fill_diagonal_(False)
-    return scores.masked_fill(same, float("-inf"))
+    return scores.masked_fill((items == items.unsqueeze(1)).fill_diagonal_(False), float("-inf"))
 
 
 def train_alignment(

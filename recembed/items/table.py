@@ -78,7 +78,7 @@ class ContentTable(Table):
     ) -> None:
         own = ids.slots if ids is not None else ()
         super().__init__([*own, *(slot for stream in streams.values() for slot in stream.slots)], fusion.embedding_dim)
-        self.vocabulary, self.items = vocabulary, items
+        self.name, self.vocabulary, self.items = name, vocabulary, items
         self.names = tuple(streams)
         self.streams = nn.ModuleList(streams.values())
         self.fusion, self.ids = fusion, ids
@@ -156,8 +156,8 @@ class ContentTable(Table):
         self._gradients[name] = self._gradients[name] + square if name in self._gradients else square
 
     def gradient_norms(self) -> dict[str, float]:
-        """Return the norm of all gradients that reached each stream (``id`` and sources) since the last call."""
-        found = {name: float(square) ** 0.5 for name, square in self._gradients.items()}
+        """Return the norm of all gradients since the last call, by table and stream (``item/id``, ``item/text``)."""
+        found = {f"{self.name}/{name}": float(square) ** 0.5 for name, square in self._gradients.items()}
         self._gradients = {}
         return found
 

@@ -1,6 +1,7 @@
-"""Gradients of dense parameters and statistics of batches, summed over processes in one message."""
+"""Gradients: of dense parameters, summed over processes in one message with statistics of batches; and of streams, told."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from recembed.rows import Processes
 
-__all__ = ["batch_statistics", "sum_gradients"]
+__all__ = ["TellsGradients", "batch_statistics", "stream_gradients", "sum_gradients"]
 
 
 def batch_statistics(model: nn.Module) -> list[Tensor]:
@@ -35,3 +36,20 @@ def sum_gradients(processes: Processes, parameters: Sequence[nn.Parameter], mean
         parameter.grad = part.view_as(parameter).to(parameter.dtype) if any_ else None
     for values, part in zip(means, parts[1 + len(parameters) :], strict=True):
         values.copy_(part.view_as(values))
+
+
+@runtime_checkable
+class TellsGradients(Protocol):
+    """A module that fuses several streams into one vector and knows how large the gradient of each is."""
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Return the norm of all gradients since the last call, by stream."""
+
+
+def stream_gradients(model: nn.Module, steps: int) -> dict[str, float]:
+    """Return ``train/gradient_norm/TABLE/STREAM``, the root mean square over ``steps`` of this process's gradients.
+
+    Empty where no module tells any.
+    """
+    told = [module.gradient_norms() for module in model.modules() if isinstance(module, TellsGradients)]
+    return {f"train/gradient_norm/{name}": norm / steps**0.5 for norms in told for name, norm in norms.items()}

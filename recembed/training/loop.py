@@ -16,6 +16,7 @@ from recembed.evaluation.evaluate import point_metrics
 from recembed.training.batches import Batches
 from recembed.training.checkpointer import Checkpointer
 from recembed.training.config import EarlyStopping, TrainingConfig
+from recembed.training.gradients import stream_gradients
 from recembed.training.interrupt import Interrupt
 from recembed.training.pieces import weights
 from recembed.training.predictions import gathered_logits
@@ -63,8 +64,7 @@ class TrainingLoop:
         self._last_batch: Batch | None = None
         self._saved = (-1, -1)
         self._best_weights: dict[str, Tensor] | None = None
-        self._shown_at = 0.0
-        self._mark = 0.0
+        self._shown_at = self._mark = 0.0
 
     @property
     def epoch(self) -> int:
@@ -152,18 +152,18 @@ class TrainingLoop:
         bar.advance(self.state.step, epoch=f"{self.epoch}/{self.config.epochs}", loss=loss, samples_per_second=speed)
 
     def _flush(self) -> None:
-        """Hand the losses since the last time to the tracker, with one copy from the device."""
+        """Hand the losses and gradients since the last time to the tracker, with one copy of losses from the device."""
         if not self._losses:
             return
         losses = torch.stack(self._losses).float().tolist()
         self._losses.clear()
-        first = self.state.step - len(losses)
-        for step, loss in enumerate(losses, start=first + 1):
+        for step, loss in enumerate(losses, start=self.state.step - len(losses) + 1):
             if not math.isfinite(loss) and self._last_batch is not None:
                 raise self.stepper.explain(self._last_batch, step - 1, loss)
             self.tracker.log({"train/loss": loss}, step)
             self.state.loss_sum += loss  # one by one: the same bits wherever a run was cut
         self.state.loss_count += len(losses)
+        self.tracker.log(stream_gradients(self.model, len(losses)), self.state.step)
 
     def _pause_is_due(self) -> bool:
         step, every = self.state.step, self.config.evaluate_every

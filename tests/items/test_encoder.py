@@ -149,7 +149,7 @@ def test_gradients_of_the_streams_are_told_apart(tmp_path: Path) -> None:
     model = shop.model(shop.content(tmp_path))
     shop.train(model, 1)
     norms = table_of(model).gradient_norms()
-    assert set(norms) == {"id", "clip", "attributes"} and min(norms.values()) > 0
+    assert set(norms) == {"item/id", "item/clip", "item/attributes"} and min(norms.values()) > 0
     assert table_of(model).gradient_norms() == {}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from recembed.config import RunConfig
 from recembed.data import fit
@@ -17,6 +18,8 @@ from recembed.run.build import build_model, embedding_of
 from recembed.run.warm_start import warm_start
 from recembed.schema.fitted import FittedSchema
 from recembed.serve import load
+from recembed.training import MemoryTracker
+from recembed.training.gradients import stream_gradients
 from tests.items import shop
 
 
@@ -58,6 +61,33 @@ def test_a_run_with_content(tmp_path: Path) -> None:
     ]
     served = load(tmp_path / "bundle").score(cold)
     assert np.allclose(served, 1 / (1 + np.exp(-np.array(scores))), atol=1e-5)
+
+
+def test_the_gradient_of_each_stream_is_tracked(tmp_path: Path) -> None:
+    shop.rows().write_parquet(tmp_path / "clicks.parquet")
+    config = settings(tmp_path / "clicks.parquet", shop.content(tmp_path))
+    tracker = MemoryTracker()
+    run = train(config, tmp_path / "run", tracker=tracker)
+    told = {name for _, name, _ in tracker.metrics if name.startswith("train/gradient_norm/")}
+    assert told == {f"train/gradient_norm/item/{stream}" for stream in ("id", "clip", "attributes")}
+    steps = [step for step, name, _ in tracker.metrics if name == "train/gradient_norm/item/id"]
+    assert steps == [run.training.steps // 2, run.training.steps]  # at the end of each of two epochs, or every 50 steps
+    assert all(0 < value < 10 for _, name, value in tracker.metrics if name in told)
+
+
+def test_a_gradient_norm_is_that_of_a_mean_step(tmp_path: Path) -> None:
+    model = shop.model(shop.content(tmp_path))
+    shop.train(model, 1)
+    first = stream_gradients(model, 1)
+    norms = [stream_gradients(model, 1)]  # nothing happened since
+    shop.train(model, 1)
+    norms.append(stream_gradients(model, 4))
+    assert norms[0] == {} and first.keys() == norms[1].keys()
+    shop.train(model, 1)
+    tables = {module.name: module for module in model.modules() if isinstance(module, ContentTable)}
+    assert set(tables) == {"item", "item.linear"}
+    square = tables["item"]._gradients["id"].item()
+    assert stream_gradients(model, 4)["train/gradient_norm/item/id"] == pytest.approx((square / 4) ** 0.5)
 
 
 def build(fitted: FittedSchema, config: RunConfig) -> tuple[FeatureEmbedding, CTRModel]:
