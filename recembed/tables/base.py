@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
@@ -40,6 +40,14 @@ class TableConfig(BaseModel):
         if self._fixed and getattr(self, "ratio", None) is not None:
             raise ValueError(f"{self.sized_by} and ratio are both given; keep one of them")
         return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an ``exact_below`` that nobody set: read back, a budget may lower it again as it did before."""
+        written: dict[str, Any] = write(self)
+        if "exact_below" not in self.model_fields_set:
+            written.pop("exact_below", None)
+        return written
 
     @property
     def _fixed(self) -> bool:

@@ -92,6 +92,16 @@ def test_small_features_are_compressed_where_the_budget_needs_it() -> None:
         build(table={"kind": "compositional", "exact_below": 100}, ratio=0.02)
 
 
+@pytest.mark.parametrize("table", ["compositional", {"kind": "matryoshka", "table": "multiplexed"}])
+def test_a_config_read_back_gives_the_same_tables(table: Any) -> None:
+    config = EmbeddingConfig.model_validate({"embedding_dim": 8, "table": table, "ratio": 0.15, "row_store": "torch"})
+    written = EmbeddingConfig.model_validate(config.model_dump(mode="json"))
+    sizes = [FeatureEmbedding(fitted(), each, linear=True, device="meta").served_bytes for each in (config, written)]
+    assert sizes[0] == sizes[1] <= 0.15 * EXACT
+    given = EmbeddingConfig.model_validate(config.model_dump(mode="json") | {"table": SIZED["compositional"]})
+    assert given.model_dump(mode="json")["table"]["exact_below"] == 20
+
+
 def test_sizes_in_words() -> None:
     assert [parse_bytes(size) for size in ("158 kB", "2MiB", 7, "1_000")] == [158_000, 2 * 2**20, 7, 1000]
     for wrong in ("20 MBit", "many", "-3 kB"):
