@@ -1,6 +1,6 @@
-"""Training, validation and test rows: by time, by user, by chance, by a column or in file order.
+"""Training, validation and test rows: by time, by user, by item, by chance, by a column or in file order.
 
-The parts are lazy filters of one frame. Chance is a seeded xxHash64 of the row number or of the user id, so
+The parts are lazy filters of one frame. Chance is a seeded xxHash64 of the row number or of the user or item id, so
 the same seed cuts the same rows on every run and machine, and no row order has to be drawn.
 """
 
@@ -26,21 +26,23 @@ class SplitConfig(BaseModel):
     """How to cut a data set.
 
     Attributes:
-        by: ``time`` (the last rows are tested), ``user`` (all rows of a user go to one part), ``random`` (each
+        by: ``time`` (the last rows are tested), ``user`` or ``item`` (all rows of one go to one part), ``random`` (each
             row by itself), ``column`` (a column says the part) or ``rows`` (file order, the last are tested).
-        column: The column of ``by: column``; for ``time`` and ``user`` in place of the one in the schema.
-        valid: Share of the rows (of the users in ``by: user``) to validate on.
+        column: The column of ``by: column``; for ``time``, ``user`` and ``item`` in place of the one in the schema.
+        valid: Share of the rows (of the users or items in ``by: user`` and ``item``) to validate on.
         test: Share to test on; the rest is for training.
-        seed: Draws another cut in ``user`` and ``random``.
+        cold_items: Share of the items whose rows are all tested, after the test rows of the others, which are cut as said.
+        seed: Draws another cut in ``user``, ``item`` and ``random``, and other cold items.
         values: The values of ``column`` that mean each part; by default ``train``, ``valid`` and ``test``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    by: Literal["time", "user", "random", "column", "rows"] = "random"
+    by: Literal["time", "user", "item", "random", "column", "rows"] = "random"
     column: str | None = None
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    cold_items: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: int = 0
     values: dict[Part, tuple[str | int, ...]] | None = None
 
@@ -55,6 +57,10 @@ class SplitConfig(BaseModel):
         listed = [str(value) for part in (self.values or {}).values() for value in part]
         if twice := [value for value in listed if listed.count(value) > 1]:
             raise ValueError(f"value {twice[0]!r} is listed twice in values; put it in one part")
+        if self.by == "item" and self.cold_items:
+            raise ValueError(
+                "by = 'item' tests on cold items alone; leave cold_items out, or cut the others by another rule"
+            )
         if self.by in ("random", "rows") and self.column is not None:
             raise ValueError(f"column = {self.column!r} has no meaning for by = {self.by!r}; leave it out")
         return self
@@ -100,19 +106,31 @@ def split_frame(frame: pl.LazyFrame, config: SplitConfig, schema: Schema) -> Spl
     >>> splits.train.collect()["t"].to_list(), splits.test.collect()["t"].to_list()
     ([1, 2, 2], [3])
     """
+    if config.cold_items:
+        return _with_cold_items(frame, config, schema)
     if config.by == "rows":
         return _by_rows(frame, config)
     if config.by == "time":
         return _by_time(frame, config, _column(frame, config.column or schema.timestamp, "timestamp"))
     if config.by == "column":
         return _by_column(frame, config, _column(frame, config.column, "column"))
-    if config.by == "user":
-        user = schema.role("user")
-        name = _column(frame, config.column or (user.source if user else None), "feature with role: user")
+    if config.by == "user" or config.by == "item":
+        feature = schema.role(config.by)
+        name = _column(frame, config.column or (feature.source if feature else None), f"feature with role: {config.by}")
         return _by_share(frame, _share_of(pl.col(name).cast(pl.String), config.seed), config)
     share = _share_of(pl.col(_ROW).cast(pl.String), config.seed)
     cut = _by_share(frame.with_row_index(_ROW), share, config)
     return Splits(*(part.drop(_ROW) for _, part in cut.items()))
+
+
+def _with_cold_items(frame: pl.LazyFrame, config: SplitConfig, schema: Schema) -> Splits:
+    item = schema.role("item")
+    if item is None or item.kind != "categorical":
+        raise ConfigError("split.cold_items: the schema has no categorical feature with role: item; name it there")
+    share = _share_of(pl.concat_str(pl.lit("cold"), pl.col(item.source).cast(pl.String)), config.seed)
+    cold = pl.col(item.source).is_not_null() & (share < config.cold_items)
+    rest = split_frame(frame.filter(~cold), config.model_copy(update={"cold_items": 0.0}), schema)
+    return Splits(rest.train, rest.valid, pl.concat([rest.test, frame.filter(cold)]))
 
 
 def _column(frame: pl.LazyFrame, name: str | None, what: str) -> str:

@@ -13,7 +13,11 @@ from recembed.errors import ConfigError, DataError
 from recembed.schema.feature import Schema
 
 SCHEMA = Schema.parse(
-    {"features": [{"name": "user", "role": "user"}, {"name": "x"}], "labels": [{"name": "y"}], "timestamp": "t"}
+    {
+        "features": [{"name": "user", "role": "user"}, {"name": "item", "role": "item"}, {"name": "x"}],
+        "labels": [{"name": "y"}],
+        "timestamp": "t",
+    }
 )
 
 
@@ -22,6 +26,7 @@ def frame_of(times: list[int]) -> pl.LazyFrame:
     columns = {
         "row": list(rows),
         "user": [row % 7 for row in rows],
+        "item": [f"i{row % 11}" for row in rows],
         "x": times,
         "y": [row % 2 for row in rows],
         "t": times,
@@ -35,7 +40,7 @@ def rows_of(splits: Splits) -> dict[str, list[int]]:
 
 @given(
     times=st.lists(st.integers(0, 40), min_size=20, max_size=60),
-    by=st.sampled_from(["time", "user", "random", "rows"]),
+    by=st.sampled_from(["time", "user", "item", "random", "rows"]),
     valid=st.sampled_from([0.0, 0.1, 0.3]),
     test=st.sampled_from([0.0, 0.1, 0.3]),
     seed=st.integers(0, 2**40),
@@ -60,9 +65,35 @@ def test_parts_are_disjoint_complete_ordered_and_repeatable(
         assert max(times[row] for row in parts["train"]) < min(times[row] for row in held_out)
     if by == "time" and parts["valid"] and parts["test"]:
         assert max(times[row] for row in parts["valid"]) < min(times[row] for row in parts["test"])
-    if by == "user":
-        users = [{row % 7 for row in rows} for rows in parts.values()]
-        assert sum(len(group) for group in users) == len(set().union(*users))
+    if by in ("user", "item"):
+        groups = [{row % (7 if by == "user" else 11) for row in rows} for rows in parts.values()]
+        assert sum(len(group) for group in groups) == len(set().union(*groups))
+
+
+@pytest.mark.parametrize("by", ["time", "user", "random", "rows"])
+def test_rows_of_cold_items_are_all_tested_and_the_others_are_cut_as_usual(by: str) -> None:
+    frame = frame_of(list(range(440)))
+    splits = split_frame(frame, SplitConfig(by=by, valid=0.1, test=0.2, cold_items=0.3, seed=2), SCHEMA)
+    parts = rows_of(splits)
+    cold = {row % 11 for row in parts["test"]} - {row % 11 for row in parts["train"] + parts["valid"]}
+    assert 1 <= len(cold) <= 6
+    known = frame.filter(~pl.col("item").is_in([f"i{item}" for item in cold]))
+    usual = rows_of(split_frame(known, SplitConfig(by=by, valid=0.1, test=0.2, seed=2), SCHEMA))
+    assert usual["train"] == parts["train"] and usual["valid"] == parts["valid"]
+    assert parts["test"] == usual["test"] + [row for row in range(440) if row % 11 in cold]
+    other = split_frame(frame, SplitConfig(by=by, valid=0.1, test=0.2, cold_items=0.3, seed=3), SCHEMA)
+    assert rows_of(other)["test"] != parts["test"]
+
+
+def test_cold_items_need_an_item_and_rows_without_one_are_not_cold() -> None:
+    frame = pl.LazyFrame({"row": [0, 1, 2], "item": [None, None, "a"], "t": [1, 2, 3]})
+    schema = Schema.parse({"features": [{"name": "item", "role": "item"}]})
+    splits = split_frame(frame, SplitConfig(by="rows", valid=0, test=0, cold_items=0.999), schema)
+    assert rows_of(splits) == {"train": [0, 1], "valid": [], "test": [2]}
+    with pytest.raises(ConfigError, match=r"split\.cold_items: the schema has no categorical feature with role: item"):
+        split_frame(frame, SplitConfig(cold_items=0.1), Schema.parse({"features": []}))
+    with pytest.raises(ConfigError, match="by = 'item' tests on cold items alone; leave cold_items out"):
+        SplitConfig.parse({"by": "item", "cold_items": 0.1})
 
 
 def test_time_split_by_hand() -> None:
