@@ -74,10 +74,12 @@ class EvaluationConfig(_Section):
 
     Attributes:
         slices: Features by whose training frequency the metrics are cut.
+        few: Rows of items with fewer training rows than this, and those of unseen items, are also measured apart.
         resamples: Bootstrap resamples of the AUC interval.
     """
 
     slices: tuple[str, ...] = ()
+    few: Annotated[int, Field(ge=1)] = 5
     resamples: Annotated[int, Field(ge=0)] = 200
 
 

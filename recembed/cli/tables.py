@@ -62,16 +62,34 @@ def run_tables(metrics: Mapping[str, Any]) -> list["RenderableType"]:
     cost.add_row("greatest memory", bytes_text(metrics["peak_rss_bytes"]))
     cost.add_row("seconds", f"{metrics['seconds']:,.1f}")
     cost.show_header = False
-    return [_metrics_table(parts), cost]
+    return [_metrics_table(parts | _cold(parts.get("test", {}))), cost]
 
 
 def evaluation_tables(found: Mapping[str, Any]) -> list["RenderableType"]:
     """Return metrics, slices and, where there is one, the comparison."""
-    tables: list[RenderableType] = [_metrics_table({"value": found["metrics"]}), *_unseen(found["metrics"])]
+    tables: list[RenderableType] = [
+        _metrics_table({"value": found["metrics"], **_cold(found["metrics"])}),
+        *_unseen(found["metrics"]),
+    ]
     tables += [_frame_table(name, frame) for name, frame in found.get("slices", {}).items()]
     if "comparison" in found:
         tables.append(_comparison_table(found["comparison"]))
     return tables
+
+
+def _cold(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the metrics of cold items by the title of their column, those without rows left out."""
+    found = metrics.get("cold_items", {})
+    return {_cold_title(name): slice_ for name, slice_ in found.items() if slice_["n"]}
+
+
+def _cold_title(name: str) -> str:
+    """Name a slice of cold items.
+
+    >>> _cold_title("under_5"), _cold_title("unseen")
+    ('items under 5 training rows', 'unseen items')
+    """
+    return "unseen items" if name == "unseen" else f"items under {name.removeprefix('under_')} training rows"
 
 
 def _metrics_table(parts: Mapping[str, Mapping[str, Any]]) -> Table:

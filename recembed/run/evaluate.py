@@ -14,7 +14,7 @@ from recembed.evaluation import by_frequency, by_unseen, evaluation_mode, predic
 from recembed.models import CTRModel
 from recembed.schema.feature import Schema
 
-__all__ = ["PartResult", "evaluate_part", "part_result", "score_rows", "user_keys"]
+__all__ = ["PartResult", "cold_metrics", "evaluate_part", "part_result", "score_rows", "user_keys"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class PartResult:
     """What one part of the data says about a model.
 
     Attributes:
-        metrics: See ``recembed.evaluation.summarise``; beside it ``unseen``, the count of unseen ids by feature.
+        metrics: See ``recembed.evaluation.summarise``; beside it ``unseen``, the count of unseen ids by feature, and
+            ``cold_items``, the same metrics of the rows whose item had few training rows, or none (see ``cold_metrics``).
         slices: Metrics by training frequency of the ids of a feature, and by unseen ids.
         labels: float32 ``[N]``.
         logits: float32 ``[N]``.
@@ -67,11 +68,39 @@ def part_result(
     options = config.evaluation
     metrics = summarise(labels, logits, groups, seed=config.training.seed, resamples=options.resamples)
     metrics["unseen"] = dict(data.unseen)
+    metrics |= cold_metrics(labels, logits, data, config, groups=groups)
     slices = {f"frequency_{name}": by_frequency(labels, logits, data.train_counts(name)) for name in options.slices}
     known = [f.name for f in data.fitted.schema.features if f.kind != "numeric" and data.fitted.vocabulary_of(f.name)]
     if known:
         slices["unseen"] = by_unseen(labels, logits, {name: data.unseen_rows(name) for name in known})
     return PartResult(metrics, slices, labels, logits, groups)
+
+
+def cold_metrics(
+    labels: np.ndarray, logits: np.ndarray, data: EncodedData, config: RunConfig, *, groups: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return ``cold_items``: the metrics over the rows of items that training knows little of, or nothing.
+
+    ``under_K`` (K is ``evaluation.few``) holds the rows of items with fewer training rows than that, unseen ones among
+    them; ``unseen`` those of items that are not in the vocabulary. A slice without rows has ``n`` 0 and nothing else.
+    Empty where the schema has no categorical item with a vocabulary.
+    """
+    item = data.fitted.schema.role("item")
+    if item is None or item.kind != "categorical" or data.fitted.vocabulary_of(item.name) is None:
+        return {}
+    options = config.evaluation
+    slices = {
+        f"under_{options.few}": data.train_counts(item.name) < options.few,
+        "unseen": data.unseen_rows(item.name),
+    }
+    found: dict[str, Any] = {}
+    for name, rows in slices.items():
+        found[name] = {"n": 0}
+        if rows.any():
+            own = None if groups is None else groups[rows]
+            seed, resamples = config.training.seed, options.resamples
+            found[name] = summarise(labels[rows], logits[rows], own, seed=seed, resamples=resamples)
+    return {"cold_items": found}
 
 
 def user_keys(frame: pl.LazyFrame, schema: Schema) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """A whole run with content: trained, read back, exported with its cold items, and served."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 from recembed.config import RunConfig
 from recembed.data import fit
 from recembed.embedding import FeatureEmbedding
+from recembed.evaluation import auc
 from recembed.export import verify_bundle
 from recembed.items.table import ContentTable
 from recembed.models.base import CTRModel
-from recembed.run import export_run, load_run, predict_run, train
+from recembed.run import evaluate_run, export_run, load_run, predict_run, train
 from recembed.run.build import build_model, embedding_of
+from recembed.run.data import open_data
 from recembed.run.warm_start import warm_start
 from recembed.schema.fitted import FittedSchema
 from recembed.serve import load
@@ -61,6 +64,31 @@ def test_a_run_with_content(tmp_path: Path) -> None:
     ]
     served = load(tmp_path / "bundle").score(cold)
     assert np.allclose(served, 1 / (1 + np.exp(-np.array(scores))), atol=1e-5)
+
+
+def test_cold_items_are_held_out_and_measured_apart(tmp_path: Path) -> None:
+    rows = shop.rows(1200).filter((pl.col("item") != 7) | (pl.int_range(1200) % 10 == 0)).drop("history")
+    rows.write_parquet(tmp_path / "clicks.parquet")
+    raw = settings(tmp_path / "clicks.parquet", shop.content(tmp_path)).to_dict()
+    raw["schema"]["features"].pop()
+    raw |= {"split": {"by": "random", "valid": 0.1, "test": 0.3, "cold_items": 0.3}}
+    run = train(RunConfig.parse(raw), tmp_path / "run")
+    trained = load_run(tmp_path / "run").fitted.vocabularies["item"]
+    counts = dict(zip(trained.values.to_list(), trained.counts.tolist(), strict=True))
+    tested = open_data(RunConfig.parse(raw)).splits.test.collect()
+    seen = tested["item"].replace_strict(counts, default=0, return_dtype=pl.Int64).to_numpy()
+    assert 0 < counts[7] < 5 and len(counts) < 38
+    test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    cold = test["cold_items"]
+    assert (cold["under_5"]["n"], cold["unseen"]["n"]) == ((seen < 5).sum(), (seen == 0).sum())
+    scored = pl.read_parquet(tmp_path / "run" / "predictions_test.parquet")
+    for name, mask in (("under_5", seen < 5), ("unseen", seen == 0)):
+        own = scored.filter(pl.Series(mask))
+        assert cold[name]["auc"] == auc(own["label"].to_numpy(), own["logit"].to_numpy())
+        assert cold[name]["auc_low"] < cold[name]["auc"] < cold[name]["auc_high"]
+    assert run.metrics["valid"]["cold_items"]["unseen"] == {"n": 0}
+    evaluated = evaluate_run(tmp_path / "run")["metrics"]["cold_items"]["unseen"]
+    assert evaluated["auc"] == cold["unseen"]["auc"] and evaluated["n"] == cold["unseen"]["n"]
 
 
 def test_the_gradient_of_each_stream_is_tracked(tmp_path: Path) -> None:
