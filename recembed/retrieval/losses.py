@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,6 +63,15 @@ class RetrievalLoss(BaseModel, ABC):
             users, positives: float32 ``[B, D]``.
         """
 
+    def served(self, users: Tensor, items: Tensor, log_drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors whose inner products rank what this loss has trained; by default they are the trained ones.
+
+        Shapes:
+            users: float32 ``[U, D]``; items: ``[I, D]``; log_drawn: ``[I]``, log of each item's chance to be drawn as
+            a negative. Returns ``[U, D']`` and ``[I, D']``.
+        """
+        return users, items
+
 
 class BPR(RetrievalLoss):
     """``-log σ(positive - negative)``, the mean over all negatives.
@@ -97,6 +106,14 @@ class SampledSoftmax(RetrievalLoss):
         temperature: Divides the scores.
         cosine: Score by cosine instead of the inner product; temperatures of 0.1 to 0.2 suit it.
         correction: Subtract the log of the expected count.
+        prior: How much of the chance of being drawn served scores put back. Without ``correction`` a score learns how much
+            likelier an item is for this user than as a negative: ``score / temperature = log P(item | user) - log
+            P(drawn)``. With 1 the served vectors have one number more, ``temperature * log P(drawn)`` of the item
+            against a 1 of the user (both of unit length before that under ``cosine``), and rank by ``P(item | user)``
+            itself. With 0 the trained vectors are served, and rank by their inner products.
+
+    Raises:
+        ConfigError: ``prior`` beside ``correction``, which leaves nothing to put back.
 
     Reference:
         Bengio and Senécal, Adaptive Importance Sampling, 2008 (correction); Wu et al., On the Effectiveness of Sampled
@@ -112,6 +129,24 @@ class SampledSoftmax(RetrievalLoss):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     cosine: bool = False
     correction: bool = True
+    prior: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _something_to_put_back(self) -> "SampledSoftmax":
+        if self.prior and self.correction:
+            raise ValueError(
+                f"prior = {self.prior} beside correction, which leaves nothing to put back: drop one of them"
+            )
+        return self
+
+    def served(self, users: Tensor, items: Tensor, log_drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors with ``prior`` in one number more, or as they are without it."""
+        if not self.prior:
+            return users, items
+        if self.cosine:
+            users, items = F.normalize(users, dim=1), F.normalize(items, dim=1)
+        put_back = self.prior * self.temperature * (log_drawn - log_drawn.max())  # [I]
+        return F.pad(users, (0, 1), value=1.0), torch.cat([items, put_back.unsqueeze(1)], dim=1)
 
     def __call__(self, users: Tensor, positives: Tensor, negatives: Negatives) -> Tensor:
         """Return the mean of ``log(e^positive + Σ e^negative) - positive``."""

@@ -46,6 +46,13 @@ class RetrievalStep:
         self._log_expected = torch.from_numpy(np.log(expected)).float()  # [I]
         self.optimizer = torch.optim.Adam(_parameters(encoder), lr=config.learning_rate, fused=True)
 
+    @property
+    def log_drawn(self) -> Tensor:
+        """Log of the chance of each item to be drawn as a negative, float32 ``[I]``."""
+        if self.config.loss.in_batch:
+            return self._log_popularity
+        return torch.from_numpy(np.log(self.sampler.probabilities)).float()
+
     def __call__(self, users: Integers, positives: Integers, step: int, factor: float = 1.0) -> Tensor:
         """Train on one batch; return its loss without the penalty.
 

@@ -213,17 +213,26 @@ class RetrievalTrainer:
         state.best_value, state.best_epoch, state.waited = metrics[name], state.epoch, 0
         return True
 
+    @torch.no_grad()
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Return the vectors as served, of users ``[U, D']`` and of items ``[I, D']``, whose inner products rank.
+
+        The encoder is left in evaluation mode; what the loss adds to its vectors is in ``RetrievalLoss.served``.
+        """
+        users, items = encoder_vectors(self.encoder, self.train.num_users)
+        return self.config.loss.served(users, items, self.step.log_drawn)
+
     def measure(
         self, relevant: UserItems, k: Sequence[int] = (20,), *, also_seen: UserItems | None = None
     ) -> RankingResult:
         """Rank all items for every user with a relevant one; training items, and ``also_seen``, are left out."""
-        users, items = encoder_vectors(self.encoder, self.train.num_users)
+        users, items = self.vectors()
         seen = self.train if also_seen is None else self.train.joined(also_seen)
         return evaluate_ranking(users, items, relevant, seen=seen, k=k)
 
 
 @torch.no_grad()
 def encoder_vectors(encoder: nn.Module, num_users: int) -> tuple[Tensor, Tensor]:
-    """Return the vectors as served, of users ``[U, D]`` and of items ``[I, D]``; the encoder is left in evaluation mode."""
+    """Return the encoder's vectors of users ``[U, D]`` and of items ``[I, D]``; it is left in evaluation mode."""
     vectors: Tensor = encoder.eval().propagate()  # type: ignore[operator]
     return vectors[:num_users].clone(), vectors[num_users:].clone()

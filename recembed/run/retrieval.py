@@ -17,7 +17,7 @@ from recembed.config import RunConfig
 from recembed.errors import MissingPackageError
 from recembed.evaluation import RankingResult, UserItems, by_degree
 from recembed.graph.encoder import GraphEncoder
-from recembed.retrieval import RetrievalResult, RetrievalTrainer, encoder_vectors, hold_out
+from recembed.retrieval import RetrievalResult, RetrievalTrainer, hold_out
 from recembed.run.files import flat_numbers, prepare_folder, write_json, write_table, write_text
 from recembed.run.record import RunRecord, check_resumed, clear_outputs
 from recembed.run.reports import make_tracker
@@ -186,7 +186,7 @@ def _metrics(data: RetrievalData, trained: _Trained, result: RankingResult) -> d
         "items": data.graph.num_items,
         "interactions": len(trained.trainer.train),
         "parameters": sum({id(p): p.numel() for p in encoder.parameters()}.values()),
-        "embedding_bytes": 4 * encoder.embedding_dim * data.graph.num_nodes,
+        "embedding_bytes": 4 * trained.trainer.vectors()[0].shape[1] * data.graph.num_nodes,
         "epochs": trained.last.epochs,
         "best_epoch": trained.last.best_epoch,
         "steps": trained.last.steps,
@@ -201,7 +201,7 @@ def _metrics(data: RetrievalData, trained: _Trained, result: RankingResult) -> d
 
 def _write(out: Path, data: RetrievalData, trained: _Trained, result: RankingResult) -> None:
     """Write the vectors, and what came out for each user, by raw ids."""
-    users, items = encoder_vectors(trained.encoder, data.graph.num_users)
+    users, items = trained.trainer.vectors()
     train = trained.trainer.train
     write_run_vectors(out, data, train, users, items)
     seen = train if trained.also_seen is None else train.joined(trained.also_seen)

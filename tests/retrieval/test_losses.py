@@ -78,6 +78,36 @@ def test_a_hundred_thousand_times_the_score_is_no_overflow() -> None:
     assert math.isfinite(loss.item())
 
 
+def test_the_prior_ranks_by_probability() -> None:
+    # two users, three items: what an uncorrected softmax converges to is log P(item | user) - log P(drawn), times 0.5
+    wanted = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    drawn = torch.tensor([0.8, 0.15, 0.05])
+    learned = 0.5 * (wanted / drawn).log()  # [U, I]: users are unit vectors, so items hold the scores
+    users, items = SampledSoftmax(temperature=0.5, correction=False, prior=1.0).served(
+        torch.eye(2), learned.T, drawn.log()
+    )
+    assert users.shape == (2, 3) and items.shape == (3, 3)
+    torch.testing.assert_close((2 * users @ items.T).softmax(dim=1), wanted)
+    assert learned.argsort(dim=1).tolist() != wanted.argsort(dim=1).tolist()
+
+
+def test_under_cosine_the_prior_is_beside_unit_vectors() -> None:
+    loss = SampledSoftmax(temperature=0.1, cosine=True, correction=False, prior=0.5)
+    users, items = loss.served(
+        torch.tensor([[0.0, 2.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([0.0, -4.0])
+    )
+    torch.testing.assert_close(users, torch.tensor([[0.0, 1.0, 1.0]]))
+    torch.testing.assert_close(items, torch.tensor([[0.6, 0.8, 0.0], [1.0, 0.0, -0.2]]))
+
+
+def test_without_a_prior_the_trained_vectors_are_served() -> None:
+    users, items = torch.ones(1, 2), torch.full((3, 2), 2.0)
+    for loss in (BPR(), SampledSoftmax(cosine=True, correction=False), CosineContrastive()):
+        assert loss.served(users, items, torch.zeros(3)) == (users, items)
+    with pytest.raises(ValueError, match=r"prior = 1\.0 beside correction, which leaves nothing to put back"):
+        SampledSoftmax(prior=1.0)
+
+
 def test_losses_are_named_in_the_config() -> None:
     config = RetrievalTraining.model_validate({"loss": {"kind": "sampled_softmax", "temperature": 0.2}})
     assert config.loss == SampledSoftmax(temperature=0.2)
