@@ -120,6 +120,9 @@ def export(
     ] = None,
     metric: Annotated[str, typer.Option(help="How vectors are to be compared: dot or cosine.")] = "dot",
     faiss: Annotated[bool, typer.Option("--faiss", help="Add a FAISS index.")] = False,
+    new_items: Annotated[
+        bool, typer.Option("--new-items", help="Index items known by their content alone too, after the others.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is in --out.")] = False,
 ) -> Answer:
     """Write vectors, id map and model as one bundle, and prove it equal to the run."""
@@ -129,8 +132,13 @@ def export(
     if is_retrieval_run(run):
         from recembed.cli.retrieval import export_retrieval_run
 
+        if new_items:
+            raise ConfigError(
+                f"--new-items: run {run} is of task 'retrieval', whose bundles hold no items by content alone"
+            )
         return export_retrieval_run(run, out, feature=feature, metric=metric, faiss=faiss, overwrite=overwrite)
-    manifest = export_run(run, out, feature=feature, metric=metric, faiss=faiss, overwrite=overwrite)
+    options = {"faiss": faiss, "new_items": new_items, "overwrite": overwrite}
+    manifest = export_run(run, out, feature=feature, metric=metric, **options)
     return Answer({"bundle": out, "manifest": manifest}, [manifest_table(manifest), f"bundle   {out}"])
 
 

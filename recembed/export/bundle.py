@@ -50,6 +50,7 @@ def export_bundle(
     metric: Metric = "dot",
     run: Mapping[str, Any] | None = None,
     faiss: bool = False,
+    new_items: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
     """Write a bundle beside ``out``, load it again, compare it with the trained model, then rename it.
@@ -68,6 +69,7 @@ def export_bundle(
         metric: How vectors are meant to be compared: ``dot`` or ``cosine``.
         run: Facts of the run for the manifest; ``run_id`` enters the space id.
         faiss: Also write an exact FAISS index.
+        new_items: Let it also hold the items that are known by their content alone, after the others.
         overwrite: Replace a bundle that is already there.
 
     Raises:
@@ -75,7 +77,7 @@ def export_bundle(
             again differs from the trained model. Nothing is left behind.
         MissingPackageError: ``faiss`` is asked for and not installed.
     """
-    order = _Order(model, fitted, golden, feature or _item_feature(fitted), metric, dict(run or {}), faiss)
+    order = _Order(model, fitted, golden, feature or _item_feature(fitted), metric, dict(run or {}), faiss, new_items)
     order.check()
     out = Path(out)
     _check_target(out, overwrite)
@@ -99,12 +101,15 @@ class _Order:
     metric: Metric
     run: dict[str, Any]
     faiss: bool
+    new_items: bool
 
     def check(self) -> None:
         """Raise ``ExportError`` where these cannot make a bundle."""
         vocabulary_to_export(embedding_of(self.model), self.fitted, self.feature)
         if self.golden.height == 0:
             raise ExportError("golden has no rows, so the bundle cannot be proved; give some hundreds of raw rows")
+        if self.new_items and not self.faiss:
+            raise ExportError("new_items says what the FAISS index holds; ask for faiss too")
 
 
 @contextmanager
@@ -127,7 +132,7 @@ def _write(order: _Order, folder: Path) -> Manifest:
     if order.faiss:
         from recembed.export.faiss_index import write_index
 
-        write_index(folder, order.metric)
+        write_index(folder, order.metric, new_items=order.new_items)
     difference = _prove(order, embedding_of(served), folder)
     manifest = _manifest(order, folder, vectors, difference | {"compaction": rounding}, sizes)
     manifest.write(folder)

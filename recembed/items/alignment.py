@@ -183,7 +183,8 @@ def _directions(content: Tensor, dim: int) -> Tensor:
 
 def _without_doubles(scores: Tensor, items: Tensor) -> Tensor:
     """Take from each row the other places of its own item: they are no negatives."""
-    return scores.masked_fill((items == items.unsqueeze(1)).fill_diagonal_(False), float("-inf"))
+    same: Tensor = (items == items.unsqueeze(1)).fill_diagonal_(False)
+    return scores.masked_fill(same, float("-inf"))
 
 
 def train_alignment(

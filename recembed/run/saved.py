@@ -136,6 +136,7 @@ def export_run(
     feature: str | None = None,
     metric: str = "dot",
     faiss: bool = False,
+    new_items: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
     """Export a run to serving; see ``recembed.export.export_bundle``.
@@ -162,6 +163,7 @@ def export_run(
         metric="dot" if metric == "dot" else "cosine",
         run={"run_id": run_id(run.folder)},
         faiss=faiss,
+        new_items=new_items,
         overwrite=overwrite,
     )
 

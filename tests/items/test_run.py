@@ -11,6 +11,7 @@ import pytest
 from recembed.config import RunConfig
 from recembed.data import fit
 from recembed.embedding import FeatureEmbedding
+from recembed.errors import DataError, ExportError
 from recembed.evaluation import auc
 from recembed.export import verify_bundle
 from recembed.items.table import ContentTable
@@ -20,7 +21,7 @@ from recembed.run.build import build_model, embedding_of
 from recembed.run.data import open_data
 from recembed.run.warm_start import warm_start
 from recembed.schema.fitted import FittedSchema
-from recembed.serve import load
+from recembed.serve import Server, load
 from recembed.training import MemoryTracker
 from recembed.training.gradients import stream_gradients
 from tests.items import shop
@@ -62,8 +63,49 @@ def test_a_run_with_content(tmp_path: Path) -> None:
     assert set(new["item"]) == set(range(50)) - set(vectors["item"]) and new["provenance"].unique().to_list() == [
         "content"
     ]
-    served = load(tmp_path / "bundle").score(cold)
-    assert np.allclose(served, 1 / (1 + np.exp(-np.array(scores))), atol=1e-5)
+    server = load(tmp_path / "bundle")
+    assert np.allclose(server.score(cold), 1 / (1 + np.exp(-np.array(scores))), atol=1e-5)
+    check_nearest(server, vectors, new)
+
+
+def check_nearest(server: Server, known: pl.DataFrame, new: pl.DataFrame) -> None:
+    """New items are left out unless asked for, are told apart, and may ask themselves."""
+    usual, asked = (server.nearest(3, 60, new_items=new_items) for new_items in (False, True))
+    assert set(usual["id"]) == set(known["item"]) - {3} and usual["provenance"].unique().to_list() == ["trained"]
+    assert set(asked["id"]) == set(range(50)) - {3}
+    assert asked.filter(pl.col("id").is_in(new["item"].implode()))["provenance"].unique().to_list() == ["content"]
+    assert asked.join(usual, on="id")["score"].to_list() == asked.join(usual, on="id")["score_right"].to_list()
+    vectors = {row["item"]: np.array(row["vector"]) for row in [*known.to_dicts(), *new.to_dicts()]}
+    by_cosine = server.nearest(45, 3, metric="cosine", new_items=True)
+    unit = {item: vector / np.linalg.norm(vector) for item, vector in vectors.items()}
+    wanted = sorted((-float(unit[45] @ vector), item) for item, vector in unit.items() if item != 45)[:3]
+    assert by_cosine["id"].to_list() == [item for _, item in wanted]
+    assert np.allclose(by_cosine["score"], [-score for score, _ in wanted], atol=1e-6)
+    assert np.array_equal(server.vector(45), vectors[45]) and server.new_ids.to_list() == new["item"].to_list()
+    with pytest.raises(DataError, match="id 777 is not among the"):
+        server.nearest(777)
+
+
+def test_an_index_holds_new_items_where_they_are_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    from recembed.export.faiss_index import FaissIndex
+
+    shop.rows().with_columns(item=pl.col("item") % 38).write_parquet(tmp_path / "clicks.parquet")
+    train(settings(tmp_path / "clicks.parquet", shop.content(tmp_path)), tmp_path / "run")
+    with pytest.raises(ExportError, match="new_items says what the FAISS index holds; ask for faiss too"):
+        export_run(tmp_path / "run", tmp_path / "bundle", new_items=True)
+    with pytest.raises(ExportError, match="the exported feature has no content, so there are no new items to index"):
+        export_run(tmp_path / "run", tmp_path / "bundle", feature="user", faiss=True, new_items=True)
+    for new_items, name in ((False, "known"), (True, "all")):
+        manifest = export_run(tmp_path / "run", tmp_path / name, faiss=True, new_items=new_items, metric="cosine")
+        server, index = load(tmp_path / name), FaissIndex(tmp_path / name, "cosine")
+        assert len(index) == manifest.count + new_items * len(server.new_ids)
+        ids = pl.concat([server.ids, server.new_ids])
+        rows, scores = index.search(server.vector(45)[None], 4)
+        found = server.nearest(45, 4, include_self=True, new_items=new_items)
+        assert ids.gather(rows[0]).to_list() == found["id"].to_list()
+        assert np.allclose(scores[0], found["score"], atol=1e-6)
+    assert found["id"][0] == 45
 
 
 def test_cold_items_are_held_out_and_measured_apart(tmp_path: Path) -> None:
