@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recembed.rows.base import RowStore
+from recembed.rows.huge_pages import on_huge_pages
 
 __all__ = ["PlainStore"]
 
@@ -34,6 +35,7 @@ class PlainStore(RowStore):
             for state, vector in states.items():
                 shape = (rows, width) if vector else (rows,)
                 self.register_buffer(f"{state}_{width}", torch.zeros(shape, device=device), persistent=False)
+            on_huge_pages((self.stack(width), *self.stack_states(width).values()))
 
     def stack(self, width: int) -> Tensor:
         """Return the live rows of one width."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recembed.errors import ConfigError, MissingPackageError
 from recembed.rows.base import RowStore, RowTable
+from recembed.rows.huge_pages import on_huge_pages
 from recembed.rows.optimizers import SGD, Adagrad, RowOptimizer, RowWiseAdagrad
 
 __all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor", "quiet", "torchrec"]
@@ -86,6 +87,7 @@ class TorchRecStore(RowStore):
                     f"rows of width {width}: FBGEMM takes at most {_WIDEST}; narrow them or set row_store to 'torch'"
                 )
             self._kernels[width] = _kernel(rows, _padded(width), rule, device)
+            on_huge_pages((self.stack(width), *self.stack_states(width).values()))
         self._factor = {w: _gradient_factor(w) if isinstance(rule, RowWiseAdagrad) else 1.0 for w in self.stack_rows}
         self.set_learning_rate(self.learning_rate)
 
