@@ -66,6 +66,10 @@ class GraphEncoder(nn.Module, ABC):
             nodes: int64 ``[n]``, all different, users first. Returns ``[n, D]`` and ``[n, d]``.
         """
 
+    def by_layer(self) -> list[Tensor]:
+        """Return the vectors of each layer alone, ``[N, d]``, layer 0 first; none where there is one layer, or no telling."""
+        return []
+
     def start_epoch(self, epoch: int) -> None:
         """Make ready for an epoch of training, counted from 0; a resumed training asks for the same one again."""
 

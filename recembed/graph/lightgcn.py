@@ -68,6 +68,15 @@ class LightGCN(GraphEncoder):
         base: Tensor = self.base()  # [N, D]
         return self._smooth(base).index_select(0, nodes), base.index_select(0, nodes)
 
+    def by_layer(self) -> list[Tensor]:
+        """Return ``[E0, A E0, …, A^L E0]``, each ``[N, D]``."""
+        if self.adjacency is None:
+            return []
+        layers: list[Tensor] = [self.base()]
+        for _ in range(self.layers):
+            layers.append(self.adjacency(layers[-1]))
+        return layers
+
     def _smooth(self, vectors: Tensor) -> Tensor:
         if self.adjacency is None:
             return vectors

@@ -91,17 +91,21 @@ class NGCF(GraphEncoder):
 
     def propagate(self) -> Tensor:
         """Return ``[N, D]``."""
-        return self._side_by_side(None)
+        return torch.cat(self._outputs(None), dim=1)
 
     def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the final vectors of ``nodes``, twice: they are also what is regularised.
 
         The last layer and the normalising are computed for ``nodes`` alone.
         """
-        vectors = self._side_by_side(nodes)
+        vectors = torch.cat(self._outputs(nodes), dim=1)
         return vectors, vectors
 
-    def _side_by_side(self, nodes: Tensor | None) -> Tensor:
+    def by_layer(self) -> list[Tensor]:
+        """Return what stands side by side, layer 0 first."""
+        return self._outputs(None) if len(self.layers) else []
+
+    def _outputs(self, nodes: Tensor | None) -> list[Tensor]:
         vectors: Tensor = self.base()  # [N, d]
         outputs = [vectors]
         weights = self.adjacency.drop_edges(self.node_dropout) if self.training else None
@@ -114,10 +118,10 @@ class NGCF(GraphEncoder):
             vectors = layer(received, vectors, rate)
             outputs.append(vectors)
         if not len(self.layers):
-            return _pick(vectors, nodes)
+            return [_pick(vectors, nodes)]
         if self.normalise:
             outputs[1:] = [F.normalize(output, dim=1) for output in outputs[1:]]
-        return torch.cat(outputs, dim=1)
+        return outputs
 
 
 def _pick(vectors: Tensor, nodes: Tensor | None) -> Tensor:

@@ -6,27 +6,33 @@ Axes: ``N`` nodes, users first; ``n`` nodes that are asked, ``D`` width.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 from torch.nn import functional as F
 
 from recembed.errors import ConfigError, DataError
-from recembed.graph.adjacency import square
+from recembed.graph.adjacency import Adjacency
 from recembed.graph.interaction_graph import InteractionGraph
 
 __all__ = ["hop_distances", "reconstruction_map"]
 
-_BLOCK = 256
+_BLOCK = 64
 
 
 def hop_distances(graph: InteractionGraph, nodes: NDArray[np.integer], most: int) -> NDArray[np.float64]:
     """Return ``[n, N]``: hops from each of ``nodes`` to every node, infinite beyond ``most``."""
-    pointers, neighbours, _, _ = square(graph.edges, self_loops=False)
-    ones = np.ones(len(neighbours), np.float64)
-    matrix = csr_array((ones, neighbours, pointers), shape=(graph.num_nodes,) * 2)
-    distances: NDArray[np.float64] = dijkstra(matrix, directed=True, indices=nodes, unweighted=True, limit=most)
-    return distances
+    return _distances(Adjacency(graph), nodes, most).numpy().astype(np.float64)
+
+
+def _distances(adjacency: Adjacency, nodes: NDArray[np.integer], most: int) -> Tensor:
+    """Return float32 ``[n, N]``: all nodes walk at once, one product with the adjacency a hop."""
+    front = torch.zeros(adjacency.num_nodes, len(nodes))  # [N, n]
+    front[torch.from_numpy(np.asarray(nodes)), torch.arange(len(nodes))] = 1.0
+    distances = torch.where(front > 0, 0.0, torch.inf)
+    for hop in range(1, most + 1):
+        fresh = (adjacency(front) > 0) & distances.isinf()
+        distances[fresh] = hop
+        front = fresh.float()
+    return distances.T.contiguous()
 
 
 @torch.no_grad()
@@ -62,10 +68,10 @@ def reconstruction_map(
         raise DataError(f"{len(vectors)} vectors for {graph.num_nodes} nodes: expected those of users, then of items")
     asked = np.arange(graph.num_nodes) if nodes is None else np.asarray(nodes)
     vectors = F.normalize(vectors, dim=1) if cosine else vectors
-    sums, counts = np.zeros(most_hops), np.zeros(most_hops)
+    adjacency, sums, counts = Adjacency(graph), np.zeros(most_hops), np.zeros(most_hops)
     for start in range(0, len(asked), _BLOCK):
         block = asked[start : start + _BLOCK]
-        distances = torch.from_numpy(hop_distances(graph, block, most_hops))  # [n, N]
+        distances = _distances(adjacency, block, most_hops)  # [n, N]
         scores = vectors[torch.from_numpy(block)] @ vectors.T  # [n, N]
         scores[torch.arange(len(block)), torch.from_numpy(block)] = -torch.inf
         order = scores.argsort(dim=1, descending=True, stable=True)

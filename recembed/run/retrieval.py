@@ -18,12 +18,14 @@ from recembed.errors import MissingPackageError
 from recembed.evaluation import RankingResult, UserItems, by_degree
 from recembed.graph.encoder import GraphEncoder
 from recembed.retrieval import RetrievalResult, RetrievalTrainer, hold_out
+from recembed.run.allocator import keep_freed_memory
 from recembed.run.files import flat_numbers, prepare_folder, write_json, write_table, write_text
 from recembed.run.record import RunRecord, check_resumed, clear_outputs
 from recembed.run.reports import make_tracker
-from recembed.run.retrieval_chart import draw_by_degree
+from recembed.run.retrieval_chart import draw_by_degree, draw_by_layer
 from recembed.run.retrieval_config import RetrievalConfig
 from recembed.run.retrieval_data import RetrievalData, graph_of, open_interactions
+from recembed.run.retrieval_layers import layer_metrics, reconstruction
 from recembed.run.retrieval_vectors import write_golden, write_run_vectors
 from recembed.training import Tracker
 
@@ -74,8 +76,8 @@ def train_retrieval(
 
     ``out`` will hold ``config.yaml`` (effective), ``metrics.json``, ``curve.parquet`` (the validation metrics against
     epochs and seconds), ``users_test.parquet`` (metrics by user), ``degrees_test.parquet`` and ``.png`` (recall by training
-    interactions), ``vectors/`` (users and items by raw id) and the
-    checkpoints ``search/`` and ``refit/``.
+    interactions), ``layers_test.parquet`` and ``.png`` (recall by each layer alone, for encoders with layers), ``vectors/``
+    (users and items by raw id) and the checkpoints ``search/`` and ``refit/``.
 
     Args:
         config: The whole run.
@@ -106,14 +108,18 @@ def train_retrieval(
         write_text(out / "config.yaml", data.config.to_yaml())
         tracker.dataset(data.name, digest=digest, rows=len(data.train), source=data.origin)
         say = say or (lambda line: None)
+        keep_freed_memory()
         with _threads(config.training.threads):
             trained = _train(data, out, tracker, say, progress=progress, resume=begun is not None)
             if trained.last.stopped == "interrupted":
                 return RetrievalRunResult(out, {}, "interrupted", tracker.url)
             result = trained.trainer.measure(data.test, config.evaluation.k, also_seen=trained.also_seen)
-        metrics = _metrics(data, trained, result)
+            _write(out, data, trained, result)
+            given_back = reconstruction(
+                graph_of(data, trained.trainer.train), trained.encoder, config.training.seed, say
+            )
+        metrics = _metrics(data, trained, result) | {"reconstruction": given_back}
         metrics |= {"seconds": time.perf_counter() - started, "run_id": tracker.run_id or uuid.uuid4().hex}
-        _write(out, data, trained, result)
         write_json(out / "metrics.json", metrics)  # the last file: a run that has it is whole
         tracker.log(
             {name.replace("@", "_at_"): value for name, value in flat_numbers(metrics).items()}, trained.last.steps
@@ -212,6 +218,11 @@ def _write(out: Path, data: RetrievalData, trained: _Trained, result: RankingRes
     write_table(out / "degrees_test.parquet", groups)
     with suppress(MissingPackageError):
         draw_by_degree(groups, out / "degrees_test.png", metric)
+    layers = layer_metrics(trained.trainer, trained.encoder, data.test, seen, metric)
+    if layers is not None:
+        write_table(out / "layers_test.parquet", layers)
+        with suppress(MissingPackageError):
+            draw_by_layer(layers, out / "layers_test.png", metric)
     write_table(out / "users_test.parquet", by_user.rename({"user": data.user}))
 
 

@@ -1,0 +1,24 @@
+"""What becomes of memory that a training step gives back."""
+
+import ctypes
+import sys
+
+__all__ = ["keep_freed_memory"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of malloc.h
+_MOST, _LARGEST = 2**31 - 1, 2**25
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees instead of handing it back to the system and asking again at the next step.
+
+    Arrays of all nodes come and go in every step; fresh pages for them are a tenth of NGCF's time on Gowalla. Of use
+    with glibc alone; returns whether it took effect.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        adjust = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(adjust(_MMAP_THRESHOLD, _LARGEST)) and bool(adjust(_TRIM_THRESHOLD, _MOST))
