@@ -55,11 +55,12 @@ def test_a_retrieval_config_is_whole_and_fits_its_data(file: Path) -> None:
     assert schema.role("user")
     assert schema.role("item")
     assert config.name.replace("-", "_") == file.stem
-    assert config.training.refit
+    assert config.training.refit or file.stem.startswith("tiktok"), "published figures there are without a refit"
 
 
 def test_the_published_splits_have_runs() -> None:
-    names = {"gowalla_lightgcn", "gowalla_ngcf", "movielens_lightgcn", "yelp2018_lightgcn"}
+    tiktok = {f"tiktok_{kind}" for kind in ("freedom", "lightgcn", "lirdrec", "mf", "vbpr")}
+    names = {"gowalla_lightgcn", "gowalla_ngcf", "movielens_lightgcn", "yelp2018_lightgcn", *tiktok}
     assert names == {file.stem for file in RETRIEVAL}
 
 
