@@ -185,6 +185,11 @@ def test_factorization_machine_is_the_sum_over_pairs() -> None:
     expected = torch.tensor([sum(pairs(row)) for row in vectors.tolist()])
     torch.testing.assert_close(factorization_machine(vectors), expected, rtol=1e-5, atol=1e-5)
     assert factorization_machine(vectors.bfloat16()).dtype == torch.float32
+    vectors.requires_grad_()
+    weights = torch.arange(1.0, 8.0, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(factorization_machine(vectors) @ weights.float(), vectors)
+    summed = 0.5 * (vectors.sum(1).square().sum(1) - vectors.square().sum((1, 2)))
+    torch.testing.assert_close(gradient, torch.autograd.grad(summed @ weights, vectors)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_pairwise_dot_is_the_lower_triangle_of_the_gram_matrix() -> None:
