@@ -52,10 +52,12 @@ class LIRDRec(GraphEncoder):
         ConfigError: a number is out of range. DataError: vectors cannot be used.
 
     Reference:
-        Zhou et al., LIRDRec (2025), and the released code. Differs from the code: representations are those of the
-        current weights at evaluation and where weights are copied (there: of the last training step); ``θ`` is no
-        parameter; the transform is folded into the shared stream's first matrix, of which it is a rotation; content
-        is brought to mean 0 and one scale; an item is no neighbour of itself; the regulariser is on the batch's vectors.
+        Zhou et al., Learning Item Representations Directly from Multimodal Features for Effective Recommendation, 2025,
+        and the released code. Differs from the code: representations are those of the current weights at evaluation and
+        where weights are copied (there: of the last training step); ``θ`` is no parameter; the transform is folded into
+        the shared stream's first matrix, of which it is a rotation; content is brought to mean 0 and one scale; an item
+        is no neighbour of itself; what the graph of items adds is the items' blocks as they were before the layers; the
+        regulariser is on the batch's vectors.
 
     >>> found = ItemVectors(torch.eye(3, 5).numpy(), torch.ones(3, dtype=torch.bool).numpy(), "a")
     >>> graph = InteractionGraph.of([0, 1, 1], [0, 1, 2])
