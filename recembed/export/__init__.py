@@ -3,6 +3,7 @@
 from recembed.export.bundle import export_bundle
 from recembed.export.graph import ServingGraph, compact_model, trace
 from recembed.export.manifest import Manifest, Metric
+from recembed.export.newcomers import add_newcomers
 from recembed.export.vectors import feature_vectors
 from recembed.export.verify import GOLDEN_LOGIT, Report, verify_bundle
 
@@ -12,6 +13,7 @@ __all__ = [
     "Metric",
     "Report",
     "ServingGraph",
+    "add_newcomers",
     "compact_model",
     "export_bundle",
     "feature_vectors",

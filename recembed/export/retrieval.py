@@ -7,7 +7,6 @@ import hashlib
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,31 +17,14 @@ import polars as pl
 
 from recembed.data.keys import to_keys
 from recembed.errors import ExportError
-from recembed.export.manifest import MANIFEST_FILE, Manifest, Metric, record_files, space_id
+from recembed.export.manifest import Manifest, Metric, record_files, space_id
+from recembed.export.sides import SIDES, Side, is_pair, read_side
 from recembed.export.vectors import ID_MAP_FILE, VECTORS_FILE, read_vectors
 from recembed.export.verify import GOLDEN_FILE, Report
 
 __all__ = ["SIDES", "Side", "brute_force", "export_sides", "is_pair", "verify_pair"]
 
-SIDES = ("users", "items")
 _TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class Side:
-    """The users, or the items.
-
-    Attributes:
-        name: Name of the id.
-        ids: Raw ids.
-        vectors: float32 ``[N, D]``.
-        counts: Training interactions of each, int64 ``[N]``.
-    """
-
-    name: str
-    ids: pl.Series
-    vectors: np.ndarray
-    counts: np.ndarray
 
 
 def export_sides(
@@ -58,7 +40,8 @@ def export_sides(
 ) -> dict[str, Manifest]:
     """Write ``out/users`` and ``out/items``, load them again, compare what they recommend, then rename ``out``.
 
-    Each holds ``vectors.parquet`` (raw id, ``vector``, ``training_count``), ``id_map.parquet``, ``golden.parquet`` and
+    Each holds ``vectors.parquet`` (raw id, ``vector``, ``training_count``, and ``provenance`` where not all vectors were
+    trained), ``id_map.parquet``, ``golden.parquet`` and
     ``manifest.json``, that of items with ``faiss`` also ``vectors.faiss``. The two have one space id: an inner product
     of a user and an item is a score.
 
@@ -90,7 +73,7 @@ def export_sides(
 
             write_index(beside / "items", metric)
         difference = _prove(beside)
-        space = _space(run, users, items)
+        space = _space(run, users.trained(), items.trained())
         manifests = {
             folder: _manifest(beside / folder, side, space, metric, run, golden.height, difference)
             for folder, side in zip(SIDES, (users, items), strict=True)
@@ -102,11 +85,6 @@ def export_sides(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return manifests
-
-
-def is_pair(folder: Path) -> bool:
-    """Return whether a folder holds bundles of users and items."""
-    return all((folder / side / MANIFEST_FILE).is_file() for side in SIDES)
 
 
 def verify_pair(folder: Path) -> dict[str, Report]:
@@ -154,9 +132,8 @@ def _prove(folder: Path) -> float:
 
     Where items tie within float32, their order may differ; their scores must not.
     """
-    people = pl.read_parquet(folder / "users" / VECTORS_FILE).to_series(0)
-    items = pl.read_parquet(folder / "items" / VECTORS_FILE).to_series(0)
-    users, vectors = read_vectors(folder / "users"), read_vectors(folder / "items")
+    sides = [read_side(folder / side).trained() for side in SIDES]  # what the evaluation knew
+    (people, items), (users, vectors) = [side.ids for side in sides], [side.vectors for side in sides]
     golden = pl.read_parquet(folder / "users" / GOLDEN_FILE)
     places = dict(zip(items.to_list(), range(len(items)), strict=True))
     worst = 0.0
@@ -185,12 +162,14 @@ def _write_side(folder: Path, side: Side, golden: pl.DataFrame) -> None:
             f"{side.name}: the vectors of {broken.size} ids, among them {side.ids[int(broken[0])]!r}, are not finite; "
             "the training diverged"
         )
-    if side.name in ("vector", "training_count"):
+    if side.name in ("vector", "training_count", "provenance"):
         raise ExportError(f"feature {side.name!r} has the name of a column of {VECTORS_FILE}; rename the feature")
     folder.mkdir(parents=True)
     ids = side.ids.alias(side.name)
     vectors = pl.Series("vector", side.vectors, dtype=pl.Array(pl.Float32, side.vectors.shape[1]))
-    pl.DataFrame([ids, vectors, pl.Series("training_count", side.counts)]).write_parquet(folder / VECTORS_FILE)
+    marks = [] if side.provenance is None else [side.provenance.alias("provenance")]
+    counts = pl.Series("training_count", side.counts)
+    pl.DataFrame([ids, vectors, counts, *marks]).write_parquet(folder / VECTORS_FILE)
     keys = pl.Series("key", to_keys(side.ids))
     pl.DataFrame([keys, pl.Series("id", np.arange(len(ids))), ids.alias("value")]).write_parquet(folder / ID_MAP_FILE)
     golden.write_parquet(folder / GOLDEN_FILE)

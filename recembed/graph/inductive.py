@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recembed.errors import ConfigError, DataError
@@ -16,7 +17,7 @@ from recembed.graph.columns import GraphColumns
 from recembed.graph.interaction_graph import InteractionGraph
 from recembed.graph.raw_ids import distinct_ids, places_of
 
-__all__ = ["hops", "one_hop_update"]
+__all__ = ["hops", "one_hop", "one_hop_update"]
 
 
 @torch.no_grad()
@@ -43,6 +44,26 @@ def hops(
     for _ in range(count):
         found.append(adjacency(found[-1]))
     return found
+
+
+@torch.no_grad()
+def one_hop(
+    pairs: NDArray[np.int64], count: int, vectors: Tensor, degrees: NDArray[np.int64]
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Return ``Σ v_i / sqrt(degree(u) degree(i))`` of each new node, and how many neighbours it has.
+
+    Args:
+        pairs: Place of a new node and of a neighbour, int64 ``[P, 2]``; a pair that stands twice counts once.
+        count: New nodes, ``n``; one without a neighbour gets zeros.
+        vectors: Of the neighbours, float32 ``[N, D]``.
+        degrees: Of the neighbours, int64 ``[N]``; below 1 counts as 1.
+    """
+    pairs = np.unique(pairs, axis=0)
+    node, neighbour = torch.from_numpy(pairs[:, 0].copy()), torch.from_numpy(pairs[:, 1].copy())
+    counts = torch.bincount(node, minlength=count)
+    weight = 1 / (counts[node] * torch.from_numpy(np.array(degrees))[neighbour].clamp(min=1)).sqrt().float()
+    found = torch.zeros(count, vectors.shape[1]).index_add_(0, node, vectors.float()[neighbour] * weight[:, None])
+    return found, counts.numpy()
 
 
 @torch.no_grad()
@@ -85,18 +106,14 @@ def one_hop_update(
         raise DataError(f"{side} {rows[own].filter(pl.Series(old))[0]!r} was trained: read its own vector")
     fresh = distinct_ids(rows[own])
     pairs = np.stack([places_of(rows[own], fresh), places_of(rows[other], others)], axis=1)
-    pairs = np.unique(pairs[pairs[:, 1] >= 0], axis=0)
-    node, neighbour = torch.from_numpy(pairs[:, 0].copy()), torch.from_numpy(pairs[:, 1].copy())
-    counts = torch.bincount(node, minlength=len(fresh))
-    weight = 1 / (counts[node] * torch.from_numpy(degrees)[neighbour].clamp(min=1)).sqrt().float()
-    found = torch.zeros(len(fresh), vectors.shape[1]).index_add_(0, node, vectors.float()[neighbour] * weight[:, None])
-    some = (counts > 0).numpy()
+    found, counts = one_hop(pairs[pairs[:, 1] >= 0], len(fresh), vectors, degrees)
+    some = counts > 0
     width = vectors.shape[1]
     return pl.DataFrame(
         {
             "id": fresh.filter(pl.Series(some)),
             "vector": pl.Series(found.numpy()[some], dtype=pl.Array(pl.Float32, width)),
-            "neighbours": counts.numpy()[some],
+            "neighbours": counts[some],
             "inductive": np.ones(int(some.sum()), bool),
         }
     )

@@ -56,10 +56,16 @@ def export_retrieval(
         out,
         golden=pl.read_parquet(folder / GOLDEN_FILE),
         metric="dot" if metric == "dot" else "cosine",
-        run={"run_id": run_id(folder)},
+        run={"run_id": run_id(folder)} | _put_back(folder),
         faiss=faiss,
         overwrite=overwrite,
     )
+
+
+def _put_back(folder: Path) -> dict[str, Any]:
+    """Return what the last number of a vector is, where served scores put popularity back."""
+    loss = yaml.safe_load((folder / "config.yaml").read_text())["training"]["loss"]
+    return {"prior": loss["prior"], "cosine": loss["cosine"]} if loss.get("prior") else {}
 
 
 def _finished(folder: Path | str) -> Path:
