@@ -1,5 +1,6 @@
 """Each example runs from the command line and reports what it should."""
 
+import json
 import os
 import re
 import subprocess
@@ -67,3 +68,11 @@ def test_cold_start_films_by_content_beat_the_out_of_vocabulary_row(real_data: P
 def test_complementary_products_complete_and_similar_ones_are_alike() -> None:
     printed = run("complementary_products.py")
     assert number(r"complements by IN.OUT (\S+),", printed) > 0.9 > 0.1 > number(r"by IN.IN (\S+)", printed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["frappe", "ml1m"])
+def test_content_is_worth_something_where_an_item_was_never_trained(real_data: Path, data: str) -> None:
+    lines = [json.loads(line) for line in run("cold_items/measure.py", data, "--rows", "30000").splitlines()]
+    unseen = {line["run"]: line["auc"]["unseen"][0] for line in lines}
+    assert unseen["id + content"] > unseen["id"] + 0.01
