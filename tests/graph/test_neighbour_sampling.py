@@ -1,5 +1,7 @@
 """Sampled neighbourhoods against the propagation of the whole graph."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,37 @@ def test_a_matrix_on_disk_is_touched_where_it_is_asked(tmp_path: Path) -> None:
     base, asked = torch.randn(21, 4), torch.tensor([3, 15])
     hops = NeighbourSampler(arrays[0], arrays[1], arrays[2], (None, None)).sample(asked)
     torch.testing.assert_close(hops.mean_of_layers(base[hops.nodes]), full(base, 2)[asked])
+
+
+_LARGE = """
+import resource, sys, numpy as np, torch
+from pathlib import Path
+from recembed.graph import NeighbourSampler
+folder = Path(sys.argv[1])
+arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("pointers", "neighbours", "weights")]
+held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData"))
+most = 1024 * held + 2**28
+resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+hops = NeighbourSampler(*arrays, (5, 5)).sample(torch.tensor([3, 500]))
+print(hops.nodes.tolist(), tuple(hops.mean_of_layers(torch.ones(len(hops.nodes), 2)).shape))
+try:
+    np.array(arrays[1])
+except MemoryError:
+    print("larger than memory")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
+def test_a_graph_larger_than_memory(tmp_path: Path) -> None:
+    """A gibibyte of neighbours (a file of holes: all are node 0) in a process that may take a quarter of that."""
+    nodes, degree = 1024, 1 << 18
+    np.save(tmp_path / "pointers.npy", np.arange(nodes + 1, dtype=np.int64) * degree)
+    for name, kind in (("neighbours", np.int32), ("weights", np.float32)):
+        np.lib.format.open_memmap(tmp_path / f"{name}.npy", mode="w+", dtype=kind, shape=(nodes * degree,))
+    done = subprocess.run(
+        [sys.executable, "-c", _LARGE, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.splitlines() == ["[3, 500, 0] (2, 2)", "larger than memory"], done.stderr
 
 
 def test_a_fan_out_of_none_at_all_is_refused() -> None:
