@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recembed.errors import ConfigError
 from recembed.graph.adjacency import Adjacency, Normalisation
@@ -17,6 +16,7 @@ from recembed.graph.encoder import GraphEncoder
 from recembed.graph.interaction_graph import InteractionGraph
 from recembed.graph.message_layer import message_layer
 from recembed.graph.node_vectors import NodeVectors
+from recembed.graph.unit_rows import unit_rows
 
 __all__ = ["NGCF"]
 
@@ -120,7 +120,7 @@ class NGCF(GraphEncoder):
         if not len(self.layers):
             return [_pick(vectors, nodes)]
         if self.normalise:
-            outputs[1:] = [F.normalize(output, dim=1) for output in outputs[1:]]
+            outputs[1:] = [unit_rows(output) for output in outputs[1:]]
         return outputs
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from torch import Tensor
 from torch.nn import functional as F
 
+from recembed.graph.unit_rows import unit_rows
 from recembed.retrieval.shared_softmax import shared_softmax
 from recembed.settings import parse_kind
 
@@ -152,7 +153,7 @@ class SampledSoftmax(RetrievalLoss):
         """Return the mean of ``log(e^positive + Σ e^negative) - positive``."""
         vectors = negatives.vectors
         if self.cosine:
-            users, positives, vectors = (F.normalize(each, dim=-1) for each in (users, positives, vectors))
+            users, positives, vectors = (_unit(each) for each in (users, positives, vectors))
         users = users / self.temperature
         shift = negatives.log_expected if self.correction else None
         if vectors.ndim == 2:
@@ -197,10 +198,14 @@ class CosineContrastive(RetrievalLoss):
 
     def __call__(self, users: Tensor, positives: Tensor, negatives: Negatives) -> Tensor:
         """Return the mean over the batch."""
-        users, positives, vectors = (F.normalize(each, dim=-1) for each in (users, positives, negatives.vectors))
+        users, positives, vectors = (_unit(each) for each in (users, positives, negatives.vectors))
         near = 1 - (users * positives).sum(dim=1)  # [B]
         against = _scores(users, Negatives(vectors, banned=negatives.banned), -1.0)
         return near.mean() + self.weight * F.relu(against - self.margin).mean()
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return unit_rows(vectors) if vectors.ndim == 2 else F.normalize(vectors, dim=-1)
 
 
 def _scores(users: Tensor, negatives: Negatives, banned: float) -> Tensor:
