@@ -5,6 +5,7 @@ Axes: ``N`` rows, ``I`` features held as ids, ``K`` features held as keys, ``W``
 """
 
 import json
+import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,6 +156,16 @@ class EncodedData:
             if jagged.weights is not None:
                 named[f"jagged_{place}_weights"] = jagged.weights
         return named
+
+    def release(self) -> None:
+        """Take mapped pages out of this process's memory; they come back from the system's cache when they are read.
+
+        Of rows in memory nothing is released.
+        """
+        for array in self.arrays().values():
+            mapped: Any = array.base
+            if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     @classmethod
     def from_arrays(

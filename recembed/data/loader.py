@@ -24,6 +24,7 @@ class Loader:
 
     Data of more than ``window`` rows are shuffled by blocks: blocks of ``window // 256`` neighbouring rows in random
     order, then all rows of the blocks that make up one window. Up to ``window`` rows the order is a full permutation.
+    Of mapped data no more than about a window is held in memory.
 
     Args:
         data: Encoded rows.
@@ -127,7 +128,10 @@ class Loader:
             batch = self.data.batch(rows[low:high])
             if self._dropout is not None:
                 self._dropout(batch, rows, low, epoch, step)
+            if (step + 1) * self.batch_size // self._order.window > step * self.batch_size // self._order.window:
+                self.data.release()  # this window's rows are done with until the next epoch
             yield batch
+        self.data.release()
 
 
 def _check(batch_size: int, rank: int, world_size: int, window: int, prefetch: int) -> None:

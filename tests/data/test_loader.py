@@ -182,6 +182,28 @@ def test_mapped_files_give_the_same_batches_as_memory(tmp_path: Path) -> None:
         assert all(equal(one, other) for one, other in zip(memory, mapped, strict=True))
 
 
+def resident(folder: Path) -> int:
+    """KiB of files in ``folder`` that are mapped and in this process's memory."""
+    total, here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if not first.endswith(":"):
+            here = str(folder) in line
+        elif here and first == "Rss:":
+            total += int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="Linux only")
+def test_mapped_rows_leave_memory_with_their_window(tmp_path: Path) -> None:
+    rows = wide(40_000)
+    mapped = encode_to(rows, fit(wide(), SCHEMA), tmp_path / "train")
+    held = [resident(tmp_path) > 0 for _ in Loader(mapped, 1000, shuffle=True, seed=0, window=4000, prefetch=0)]
+    assert held == [True, True, True, False] * 10  # the fourth batch of 1,000 rows ends a window
+    list(Loader(mapped, 1000, shuffle=True, seed=0, window=4000, prefetch=2))
+    assert resident(tmp_path) == 0
+
+
 def test_id_dropout_hits_its_rate_and_only_known_ids() -> None:
     rate, rows = 0.1, 20_000
     raw = pl.DataFrame({"x": ["a", "b", None, "c"] * (rows // 4), "bag": [[1, 2], [], [3], [1]] * (rows // 4)})
