@@ -34,4 +34,6 @@ class _UnitRows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         unit, lengths = ctx.saved_tensors
         along = torch.linalg.vecdot(unit, gradients[0]).unsqueeze(1)  # [N, 1]
-        return torch.addcmul(gradients[0], unit, along, value=-1).div_(lengths)
+        across: Tensor = torch.addcmul(gradients[0], unit, along, value=-1)
+        across /= lengths
+        return across

@@ -35,17 +35,15 @@ def layer_metrics(
     if not layers:
         return None
     some = _sampled(relevant, trainer.config.seed)
-    served = [
-        trainer.config.loss.served(
-            *layer.split_with_sizes([encoder.num_users, encoder.num_items]), trainer.step.log_drawn
-        )
-        for layer in layers
-    ]
+    served = []
+    for layer in layers:
+        users, items = layer[: encoder.num_users], layer[encoder.num_users :]
+        served.append(trainer.config.loss.served(users, items, trainer.step.log_drawn))
     rows = []
     length = int(metric.partition("@")[2])
     for name, (users, items) in zip([*map(str, range(len(layers))), "all"], [*served, trainer.vectors()], strict=True):
         values = evaluate_ranking(users, items, some, seen=seen, k=[length]).per_user[metric]
-        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else None  # type: ignore[operator]
+        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else None
         rows.append({"layer": name, "value": values.mean(), "standard_error": error, "users": len(values)})
     return pl.DataFrame(rows)
 
