@@ -25,7 +25,7 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
         lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_(min=_LEAST)  # [N, 1]
-        unit = vectors / lengths
+        unit: Tensor = vectors / lengths
         ctx.save_for_backward(unit, lengths)
         return unit
 
