@@ -58,6 +58,7 @@ def data_digest(parts: Mapping[str, EncodedData]) -> str:
         for array in part.arrays().values():
             for start in range(0, len(array), 1 << 20):  # mapped arrays need not fit in memory
                 digest.update(np.ascontiguousarray(array[start : start + (1 << 20)]).data)
+                part.release()
     return digest.hexdigest()
 
 

@@ -1,5 +1,7 @@
 """The report's numbers, by hand."""
 
+import sys
+
 import polars as pl
 import pytest
 
@@ -46,6 +48,22 @@ def test_numbers_and_labels(table: pl.DataFrame) -> None:
     assert line(table, "train", "age") == age | {"kind": "numeric", "rows": 4}
     assert line(table, "train", "vector")["missing_rate"] == 0.25
     assert line(table, "train", "liked") == {"kind": "label", "rows": 4, "mean": 0.5}
+
+
+def test_blocks_make_no_difference(table: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = fit(frame(), SCHEMA)
+    monkeypatch.setattr(sys.modules[report.__module__], "_BLOCK", 3)
+    parts = report(fitted, {"train": encode(frame(), fitted, key_features=frozenset({"user"}))})
+    assert parts.equals(table.filter(split="train"))
+
+
+def test_quantiles_of_many_rows_are_those_of_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = pl.concat([frame()] * 500).with_columns(age=pl.int_range(2000).cast(pl.Float64))
+    monkeypatch.setattr(sys.modules[report.__module__], "_BLOCK", 100)
+    monkeypatch.setattr(sys.modules[report.__module__], "_SAMPLED", 400)
+    age = line(report(fit(many, SCHEMA), {"train": encode(many, fit(many, SCHEMA))}), "train", "age")
+    assert (age["min"], age["max"], age["mean"], age["missing_rate"]) == (0, 1999, 999.5, 0)
+    assert age["median"] == pytest.approx(1000, abs=100)
 
 
 def test_text_has_a_line_per_row_and_dashes_where_nothing_applies(table: pl.DataFrame) -> None:
