@@ -71,8 +71,7 @@ def test_complementary_products_complete_and_similar_ones_are_alike() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["frappe", "ml1m"])
-def test_content_is_worth_something_where_an_item_was_never_trained(real_data: Path, data: str) -> None:
-    lines = [json.loads(line) for line in run("cold_items/measure.py", data, "--rows", "30000").splitlines()]
+def test_content_is_worth_something_where_an_app_was_never_trained(real_data: Path) -> None:
+    lines = [json.loads(line) for line in run("cold_items/measure.py", "frappe", "--rows", "60000").splitlines()]
     unseen = {line["run"]: line["auc"]["unseen"][0] for line in lines}
-    assert unseen["id + content"] > unseen["id"] + 0.01
+    assert len(unseen) == 5 and unseen["id + content"] > unseen["id"] + 0.01

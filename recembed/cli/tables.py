@@ -80,7 +80,7 @@ def evaluation_tables(found: Mapping[str, Any]) -> list["RenderableType"]:
 def _cold(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the metrics of cold items by the title of their column, those without rows left out."""
     found = metrics.get("cold_items", {})
-    return {_cold_title(name): slice_ for name, slice_ in found.items() if slice_["n"]}
+    return {_cold_title(name): slice_ for name, slice_ in found.items() if slice_["n"] and not name.startswith("from_")}
 
 
 def _cold_title(name: str) -> str:

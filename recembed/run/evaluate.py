@@ -82,17 +82,16 @@ def cold_metrics(
     """Return ``cold_items``: the metrics over the rows of items that training knows little of, or nothing.
 
     ``under_K`` (K is ``evaluation.few``) holds the rows of items with fewer training rows than that, unseen ones among
-    them; ``unseen`` those of items that are not in the vocabulary. A slice without rows has ``n`` 0 and nothing else.
+    them; ``unseen`` those of items that are not in the vocabulary, ``from_K`` all but ``under_K``. A slice without rows has
+    ``n`` 0 and nothing else.
     Empty where the schema has no categorical item with a vocabulary.
     """
     item = data.fitted.schema.role("item")
     if item is None or item.kind != "categorical" or data.fitted.vocabulary_of(item.name) is None:
         return {}
     options = config.evaluation
-    slices = {
-        f"under_{options.few}": data.train_counts(item.name) < options.few,
-        "unseen": data.unseen_rows(item.name),
-    }
+    rare = data.train_counts(item.name) < options.few
+    slices = {f"under_{options.few}": rare, "unseen": data.unseen_rows(item.name), f"from_{options.few}": ~rare}
     found: dict[str, Any] = {}
     for name, rows in slices.items():
         found[name] = {"n": 0}

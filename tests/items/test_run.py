@@ -124,7 +124,7 @@ def test_cold_items_are_held_out_and_measured_apart(tmp_path: Path) -> None:
     cold = test["cold_items"]
     assert (cold["under_5"]["n"], cold["unseen"]["n"]) == ((seen < 5).sum(), (seen == 0).sum())
     scored = pl.read_parquet(tmp_path / "run" / "predictions_test.parquet")
-    for name, mask in (("under_5", seen < 5), ("unseen", seen == 0)):
+    for name, mask in (("under_5", seen < 5), ("unseen", seen == 0), ("from_5", seen >= 5)):
         own = scored.filter(pl.Series(mask))
         assert cold[name]["auc"] == auc(own["label"].to_numpy(), own["logit"].to_numpy())
         assert cold[name]["auc_low"] < cold[name]["auc"] < cold[name]["auc_high"]
