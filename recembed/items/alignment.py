@@ -178,7 +178,8 @@ def _directions(content: Tensor, dim: int) -> Tensor:
     if dim == content.shape[1]:
         return torch.eye(dim)
     unit = F.normalize(content, dim=1).double()
-    return torch.linalg.eigh(unit.T @ unit).eigenvectors[:, -dim:].flip(1).T.float()
+    vectors: Tensor = torch.linalg.eigh(unit.T @ unit).eigenvectors
+    return vectors[:, -dim:].flip(1).T.float()
 
 
 def _without_doubles(scores: Tensor, items: Tensor) -> Tensor:
