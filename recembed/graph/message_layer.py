@@ -45,6 +45,8 @@ def message_layer(
     Shapes:
         received (``m``) and vectors (``e``): ``[N, d]``; sums and products: a matrix ``[w, d]`` and a bias ``[w]``.
     """
+    if torch.compiler.is_compiling():  # a graph for export takes plain operators alone
+        return _plain(received, vectors, sums, products)
     kept, factor = dropout_mask(len(received), len(sums[0]), rate, received.device)
     layer: Tensor
     if sums[1] is None:
@@ -53,6 +55,15 @@ def message_layer(
     else:
         layer = _CodeLayer.apply(received, vectors, *sums, *products, kept, factor)  # type: ignore[no-untyped-call]
     return layer
+
+
+def _plain(
+    m: Tensor, e: Tensor, sums: tuple[Tensor, Tensor | None], products: tuple[Tensor, Tensor | None]
+) -> Tensor:
+    """Return the layer without dropout."""
+    if sums[1] is None:
+        return F.leaky_relu(F.linear(m + e, sums[0]) + F.linear(m * e, products[0]), SLOPE)
+    return F.leaky_relu(F.linear(m, *sums), SLOPE) + F.leaky_relu(F.linear(m * e, *products), SLOPE)
 
 
 def _blocks(rows: int) -> list[slice]:

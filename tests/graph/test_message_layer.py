@@ -63,3 +63,13 @@ def test_the_mask_is_even_over_all_bytes() -> None:
     assert (mask.float().mean(0) - 0.5).abs().max() < 4 * 0.5 / 8000**0.5
     assert dropout_mask(3, 5, 0.5, torch.device("cpu"))[0].shape == (3, 5)  # type: ignore[union-attr]
     assert dropout_mask(3, 5, 0.0, torch.device("cpu")) == (None, 1.0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_graph_for_export_has_the_same_values(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    m, e, w1, w2 = (torch.randn(shape) for shape in [(10, 3), (10, 3), (5, 3), (5, 3)])
+    b1, b2 = (torch.randn(5), torch.randn(5)) if bias else (None, None)
+    usual = message_layer(m, e, (w1, b1), (w2, b2))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(message_layer(m, e, (w1, b1), (w2, b2)), usual)
