@@ -57,9 +57,7 @@ def message_layer(
     return layer
 
 
-def _plain(
-    m: Tensor, e: Tensor, sums: tuple[Tensor, Tensor | None], products: tuple[Tensor, Tensor | None]
-) -> Tensor:
+def _plain(m: Tensor, e: Tensor, sums: tuple[Tensor, Tensor | None], products: tuple[Tensor, Tensor | None]) -> Tensor:
     """Return the layer without dropout."""
     if sums[1] is None:
         return F.leaky_relu(F.linear(m + e, sums[0]) + F.linear(m * e, products[0]), SLOPE)
