@@ -2,7 +2,7 @@
 
     python examples/benchmarks/large_log.py --rows 50000000 --folder /tmp/large
 
-Rows are drawn once into ``--folder`` (39 columns, a million rows a file; about 90 bytes a row), then ``recembed train``
+Rows are drawn once into ``--folder`` (39 columns, a million rows a file; 46 bytes a row), then ``recembed train``
 fits, encodes into a cache on disk, and trains one epoch. ``peak_anon_mb`` is the memory of the process itself, what has
 to fit the machine; ``peak_rss_mb`` adds pages of mapped files, which the system takes back when it needs them.
 ``model_mb``, the rows and their optimiser states, is part of both.

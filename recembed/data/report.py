@@ -52,6 +52,7 @@ def _lines(split: str, fitted: FittedSchema, data: EncodedData) -> Iterator[dict
     for place, label in enumerate(fitted.schema.labels if data.labels.shape[1] else ()):
         rate = float(data.labels[:, place].mean(dtype=np.float64)) if len(data) else None
         yield {"split": split, "name": label.name, "kind": "label", "rows": len(data), "mean": rate}
+    data.release()
 
 
 def _counted(fitted: FittedSchema, data: EncodedData) -> "dict[str, _Ids | _Numbers]":

@@ -45,7 +45,7 @@ def message_layer(
     Shapes:
         received (``m``) and vectors (``e``): ``[N, d]``; sums and products: a matrix ``[w, d]`` and a bias ``[w]``.
     """
-    if torch.compiler.is_compiling():  # a graph for export takes plain operators alone
+    if torch.compiler.is_exporting():  # such a graph takes plain operators alone, and serves without dropout
         return _plain(received, vectors, sums, products)
     kept, factor = dropout_mask(len(received), len(sums[0]), rate, received.device)
     layer: Tensor

@@ -170,5 +170,5 @@ class _Pairs(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         vectors, total = ctx.saved_tensors
-        others: Tensor = total.unsqueeze(1) - vectors  # [B, F, D]
-        return others.mul_(gradient.view(-1, 1, 1))
+        own: Tensor = vectors * -gradient.view(-1, 1, 1)  # [B, F, D]
+        return own.add_((total * gradient.unsqueeze(1)).unsqueeze(1))
