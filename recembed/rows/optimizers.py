@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
+from torch.optim.adam import adam
 
 __all__ = ["SGD", "Adagrad", "Adam", "AnyRowOptimizer", "RowOptimizer", "RowWiseAdagrad"]
 
@@ -47,7 +48,10 @@ class RowOptimizer(BaseModel):
 
     @property
     def moves_every_row(self) -> bool:
-        """Whether a step moves rows that were not looked up: it is given all rows, and gradients of zero for these."""
+        """Whether a step moves rows that were not looked up: it is given all rows, with gradients of zero for these.
+
+        It then changes them in place.
+        """
         return False
 
     def state_width(self, state: str, embedding_dim: int) -> int:
@@ -133,14 +137,37 @@ class Adam(RowOptimizer):
 
     def step(self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float) -> Tensor:
         """Return the new rows, which are ``rows`` changed in place."""
-        if not self.lazy and self.weight_decay:
-            gradient = gradient.add(rows, alpha=self.weight_decay)
+        if not self.lazy:
+            return self._step_of_whole_table(rows, gradient, states, learning_rate)
         step = states["step"].add_(1).unsqueeze(1)  # [U, 1]
         mean = states["exp_avg"].lerp_(gradient, 1 - self.beta1)
         square = states["exp_avg_sq"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
         root = (square / (1 - torch.pow(self.beta2, step))).sqrt_().add_(self.eps)
         sizes = learning_rate / (1 - torch.pow(self.beta1, step))  # [U, 1]
         return rows.sub_(root.reciprocal_().mul_(mean).mul_(sizes))
+
+    def _step_of_whole_table(
+        self, rows: Tensor, gradient: Tensor, states: dict[str, Tensor], learning_rate: float
+    ) -> Tensor:
+        step = states["step"][0].clone()  # every row has taken as many
+        adam(
+            [rows],
+            [gradient],
+            [states["exp_avg"]],
+            [states["exp_avg_sq"]],
+            [],
+            [step],
+            fused=True,
+            amsgrad=False,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            lr=learning_rate,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
+        states["step"].copy_(step.expand_as(states["step"]))
+        return rows
 
     def step_size(self, states: Mapping[str, Tensor]) -> Tensor:
         """Return ``1 / (sqrt(v) + eps)`` with the second moment as the next step corrects it."""

@@ -67,7 +67,7 @@ class PlainStore(RowStore):
         stack, states = self.stack(width), self.stack_states(width)
         if self.optimizer.moves_every_row:
             whole = torch.zeros_like(stack).index_copy_(0, unique, total)  # [R, D]
-            stack.copy_(self.optimizer.step(stack, whole, states, self.learning_rate))
+            self.optimizer.step(stack, whole, states, self.learning_rate)  # in place
             return
         current = {state: values.index_select(0, unique) for state, values in states.items()}
         rows = self.optimizer.step(stack.index_select(0, unique), total, current, self.learning_rate)
