@@ -12,9 +12,10 @@ Test vectors (also in ``tests/test_hashing.py``)::
 """
 
 import hashlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 __all__ = ["MISSING_KEY", "hash_rows", "mix64", "salt"]
@@ -24,8 +25,10 @@ MISSING_KEY = -(2**63)
 
 Integers = TypeVar("Integers", Tensor, np.ndarray)
 
-_MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
-_MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+_MULTIPLIER_2 = 0x94D049BB133111EB
+_BLOCK = 2**14
+"""Keys hashed at a time: they and a scratch of their size stay in the first caches."""
 
 
 def salt(*words: str | int) -> int:
@@ -38,10 +41,6 @@ def salt(*words: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
-def _shift_right(x: Integers, bits: int) -> Integers:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical shift of a signed integer
-
-
 def mix64(keys: Integers) -> Integers:
     """Mix int64 ``keys`` of any shape into int64 of the same shape (a bijection).
 
@@ -49,14 +48,15 @@ def mix64(keys: Integers) -> Integers:
     >>> mix64(torch.tensor([0, 1, -1])).tolist()
     [0, 6238072747940578789, -5417735806833148549]
     """
-    x = (keys ^ _shift_right(keys, 30)) * _MULTIPLIER_1
-    x = (x ^ _shift_right(x, 27)) * _MULTIPLIER_2
-    mixed: Integers = x ^ _shift_right(x, 31)
-    return mixed
+    if isinstance(keys, np.ndarray):
+        return _hash_blocks(keys, 0, None)
+    if _is_plain(keys):
+        return torch.from_numpy(_hash_blocks(keys.numpy(), 0, None))
+    return _mix(keys)
 
 
 def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int) -> Integers:
-    """Return int64 addresses in ``0 .. rows-1`` of int64 ``keys`` under ``salts`` (both broadcast).
+    """Return int64 addresses in ``0 .. rows-1`` of int64 ``keys`` under ``salts`` (all broadcast).
 
     ``rows`` must be at most 2**31.
 
@@ -64,6 +64,48 @@ def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int) -> In
     >>> hash_rows(torch.tensor([7, 8]), salt("city", 0), 100).tolist()
     [59, 62]
     """
-    high = _shift_right(mix64(keys ^ salts), 32)
-    addresses: Integers = _shift_right(high * rows, 32)
-    return addresses
+    if isinstance(keys, np.ndarray):
+        return _hash_blocks(keys, salts, rows)
+    if _is_plain(keys):
+        return torch.from_numpy(_hash_blocks(keys.numpy(), salts, rows))
+    return _shift_right(_shift_right(_mix(keys ^ salts), 32) * rows, 32)
+
+
+def _is_plain(keys: Tensor) -> bool:
+    """Tell whether NumPy can read ``keys``: on CPU, and neither compiled nor exported."""
+    return type(keys) is Tensor and keys.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _hash_blocks(keys: np.ndarray, salts: Any, rows: Any) -> np.ndarray:
+    """Hash unsigned, in place and block by block; without ``rows`` the keys are mixed and no more."""
+    parts = [np.asarray(part, np.int64) for part in (keys, salts, 0 if rows is None else rows)]
+    shape = np.broadcast_shapes(*(part.shape for part in parts))
+    sources, salted, buckets = (np.atleast_1d(np.broadcast_to(part, shape)).view(np.uint64) for part in parts)
+    hashed = np.empty(sources.shape, np.uint64)
+    step = max(1, _BLOCK * len(hashed) // max(hashed.size, 1))
+    scratch = np.empty((min(step, len(hashed)), *hashed.shape[1:]), np.uint64)
+    for start in range(0, len(hashed), step):
+        block = slice(start, start + step)
+        x = np.bitwise_xor(sources[block], salted[block], out=hashed[block])
+        shifted = scratch[: len(x)]
+        x ^= np.right_shift(x, 30, out=shifted)
+        x *= np.uint64(_MULTIPLIER_1)
+        x ^= np.right_shift(x, 27, out=shifted)
+        x *= np.uint64(_MULTIPLIER_2)
+        x ^= np.right_shift(x, 31, out=shifted)
+        if rows is not None:
+            x >>= np.uint64(32)
+            x *= buckets[block]
+            x >>= np.uint64(32)
+    return hashed.view(np.int64).reshape(shape)
+
+
+def _mix(keys: Tensor) -> Tensor:
+    """The same mix of a tensor, for any device and any graph."""
+    x = (keys ^ _shift_right(keys, 30)) * (_MULTIPLIER_1 - 2**64)
+    x = (x ^ _shift_right(x, 27)) * (_MULTIPLIER_2 - 2**64)
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical shift of a signed integer

@@ -96,6 +96,30 @@ def test_salts_and_rows_broadcast() -> None:
     assert hash_rows(keys, salts, rows).tolist() == expected
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (40_000,), (9_000, 3), (2, 3, 5_000)])
+def test_every_shape_comes_back_with_its_hashes(shape: tuple[int, ...]) -> None:
+    keys = torch.randint(-(2**63), 2**63 - 1, shape, generator=torch.Generator().manual_seed(0))
+    mixed, rows = mix64(keys), hash_rows(keys, salt("a", 0), 1000)
+    assert mixed.shape == rows.shape == shape
+    assert mixed.flatten().tolist() == [reference_mix(key) for key in keys.flatten().tolist()]
+    assert rows.flatten().tolist() == [reference_row(key, salt("a", 0), 1000) for key in keys.flatten().tolist()]
+
+
+def test_rows_of_a_slice_are_those_of_its_copy() -> None:
+    keys = torch.arange(60_000).view(-1, 6)[:, ::2]
+    salts = torch.tensor([salt("a", probe) for probe in range(3)])
+    assert torch.equal(hash_rows(keys, salts, 97), hash_rows(keys.contiguous(), salts, 97))
+
+
+def test_an_exported_graph_hashes_as_eager_code_does() -> None:
+    class Rows(torch.nn.Module):
+        def forward(self, keys: torch.Tensor) -> torch.Tensor:
+            return hash_rows(keys, salt("a", 0), 1000)
+
+    keys = torch.tensor([0, 1, -1, 2**63 - 1, -(2**63)])
+    assert torch.export.export(Rows(), (keys,)).module()(keys).tolist() == Rows()(keys).tolist()
+
+
 @pytest.mark.parametrize("first", [0, 10**6, -(2**40)])
 @pytest.mark.parametrize("rows", [97, 128, 1000])
 def test_consecutive_ids_fill_the_rows_evenly(first: int, rows: int) -> None:
