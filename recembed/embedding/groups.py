@@ -45,7 +45,7 @@ class ColumnGroup(nn.Module):
 
     def take(self, ids: Tensor) -> Tensor:
         """Return this group's columns ``[B, n]`` of ``Batch.ids`` ``[B, C]``."""
-        return ids if self._every else ids[:, self.get_buffer("columns")]
+        return ids if self._every else ids.index_select(1, self.get_buffer("columns"))
 
     def request(self, lookups: Lookups, ids: Tensor) -> dict[int, Request]:
         """Ask for the rows of ``ids`` ``[B, n]``, by width."""

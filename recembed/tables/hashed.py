@@ -156,7 +156,7 @@ class _HashedTogether(Together):
         self.register_buffer("starts", starts, persistent=False)
 
     def address(self, ids: Tensor) -> Tensor:
-        keys = ids if self._one_each else ids[:, self.get_buffer("column")]  # [B, slots]
+        keys = ids if self._one_each else ids.index_select(1, self.get_buffer("column"))  # [B, slots]
         salts = torch.cat([table.get_buffer("salts") for table in self._tables])  # they may have been loaded since
         rows = hash_rows(keys, salts, self.get_buffer("buckets")) + self.get_buffer("starts")
         return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows)

@@ -36,6 +36,7 @@ class SideBySide(Together):
     def address(self, ids: Tensor) -> Tensor:
         """Return the addresses of each part, brought into the order of the features."""
         addresses = [
-            cast(Together, part).address(ids[:, self.get_buffer(f"places_{i}")]) for i, part in enumerate(self.parts)
+            cast(Together, part).address(ids.index_select(1, self.get_buffer(f"places_{i}")))
+            for i, part in enumerate(self.parts)
         ]
-        return torch.cat(addresses, dim=1)[:, self.get_buffer("turn")]  # [B, slots]
+        return torch.cat(addresses, dim=1).index_select(1, self.get_buffer("turn"))  # [B, slots]
