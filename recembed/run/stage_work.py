@@ -1,6 +1,7 @@
 """The work of each kind of stage: train, search widths, settle."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,7 @@ class StageWork:
         self, stage: WidthsStage, model: CTRModel, folder: StageFolder, tracker: Tracker, *, resume: bool
     ) -> Found:
         """Search widths with all weights as they are, and choose the best; return them."""
-        tables = {n: table for n, table in embedding_of(model).all_tables().items() if table.width_choices()}
+        tables = _with_widths(model)
 
         def choose(genome: Genome) -> None:
             for table, width in zip(tables.values(), genome, strict=True):
@@ -97,7 +98,8 @@ class StageWork:
 
         def score(genome: Genome) -> float:
             choose(genome)
-            return auc(*self._predictions(model))
+            with _as_settled(model):
+                return auc(*self._predictions(model))
 
         choices = {name: table.width_choices() for name, table in tables.items()}
         file = folder.path / "widths.json"
@@ -114,10 +116,11 @@ class StageWork:
             return {name: table.settle(embedding.store) for name, table in embedding.all_tables().items()}
 
     def valid_metrics(self, model: CTRModel) -> dict[str, float]:
-        """Return the metrics of the validation rows, none where there are no such rows."""
+        """Return the metrics of the validation rows as settled tables serve them, none where there are no such rows."""
         if not len(self.parts["valid"]):
             return {}
-        return point_metrics(*check_rows(*self._predictions(model), "logits"))[0]
+        with _as_settled(model):
+            return point_metrics(*check_rows(*self._predictions(model), "logits"))[0]
 
     def _predictions(self, model: CTRModel) -> tuple[np.ndarray, np.ndarray]:
         rows = max(self.config.training.batch_size, _SCORED_ROWS)  # a width search scores hundreds of candidates
@@ -145,6 +148,26 @@ class StageWork:
         rule = self.config.embeddings.row_optimizer
         store = embedding_of(model).store
         store.optimizer = rule if learning_rate is None else rule.model_copy(update={"learning_rate": learning_rate})
+
+
+def _with_widths(model: CTRModel) -> dict[str, Table]:
+    return {name: table for name, table in embedding_of(model).all_tables().items() if table.width_choices()}
+
+
+@contextmanager
+def _as_settled(model: CTRModel) -> Iterator[None]:
+    """Let tables with a choice of width be in here what they would settle on: under a ratio, a narrow width keeps more."""
+    tables, store = _with_widths(model).values(), embedding_of(model).store
+    before = [{name: values.clone() for name, values in table.named_buffers()} for table in tables]
+    with torch.no_grad():
+        for table in tables:
+            table.settle(store)
+    try:
+        yield
+    finally:
+        for table, buffers in zip(tables, before, strict=True):
+            for name, values in buffers.items():
+                table.get_buffer(name).copy_(values)
 
 
 @torch.no_grad()

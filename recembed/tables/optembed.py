@@ -3,8 +3,9 @@
 Lyu et al., OptEmbed: Learning Optimal Embedding Table for Click-through Rate Prediction, CIKM 2022. Differs from the
 paper: widths are drawn per looked-up id, so per id of a bag, by a hash of a step counter; thresholds follow the dense
 optimiser (paper: plain SGD) or, per id, the row rule; those per id are penalised only where the batch reads them;
-``ratio`` bounds what ``settle`` keeps. The penalty raises thresholds for as long as training lasts, so what is kept
-depends on the number of steps; a threshold per field counts once a step, however many features read the table.
+``ratio`` bounds what ``settle`` keeps, and a width search scores each candidate under that bound. The penalty raises
+thresholds for as long as training lasts, so what is kept depends on the number of steps; a threshold per field counts
+once a step, however many features read the table.
 """
 
 from collections.abc import Sequence

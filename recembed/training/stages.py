@@ -65,6 +65,8 @@ class TrainStage(Stage):
 class WidthsStage(Stage):
     """Search the widths of all tables that have a choice, by the AUC of the validation rows; weights stay.
 
+    Each candidate is scored as the tables would settle on it, so within the bytes that their ``ratio`` allows.
+
     Attributes:
         generations: Rounds after the first population.
         population: Candidates per round.

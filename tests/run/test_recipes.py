@@ -51,3 +51,16 @@ def test_a_method_goes_through_its_stages_and_is_served(
             train(run, tmp_path / "cut", progress=False)
     again = train(run, tmp_path / "cut", progress=False, resume=True)
     assert again.metrics["test"]["logloss"] == result.metrics["test"]["logloss"]
+
+
+def test_widths_are_scored_in_the_bytes_that_the_ratio_allows(tmp_path: Path) -> None:
+    """A search by the wide rows of all ids would choose what settling then has no bytes for."""
+    clicks().write_parquet(tmp_path / "clicks.parquet")
+    raw: dict[str, Any] = settings(tmp_path / "clicks.parquet", model={"kind": "dlrm", "top_units": [16]})
+    raw["embeddings"] |= {"table": {"kind": "optembed", "exact_below": 0}, "ratio": 0.3}
+    raw["training"] |= {"epochs": 2, "threads": 1}
+    widths = {"name": "widths", "do": "widths", "generations": 2, "population": 8, "keep": 2}
+    raw["stages"] = [{"name": "search", "do": "train"}, widths, {"name": "prune", "do": "settle"}]
+    run = train(RunConfig.parse(raw), tmp_path / "run", progress=False)
+    _, searched, settled = run.metrics["stages"]
+    assert searched["metrics"] == settled["metrics"]
