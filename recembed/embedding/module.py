@@ -51,6 +51,7 @@ class FeatureEmbedding(nn.Module):
         key_features: Features whose tables read raw keys: encode the data with it.
         tables: The method of each vocabulary, by its name.
         store: The rows.
+        rows_stay: Let no method move rows before it reads them in training.
 
     Raises:
         ConfigError: the config names a feature that the schema lacks, or a method cannot serve a feature.
@@ -88,7 +89,7 @@ class FeatureEmbedding(nn.Module):
         self.store = make_store(list(slots), optimizer=self.config.row_optimizer, seed=seed, device=device)
         self.num_embeddings = {name: vocabulary.num_embeddings for name, vocabulary in fitted.vocabularies.items()}
         self._fields = fields
-        self.compacted = False
+        self.compacted = self.rows_stay = False
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.numeric = NumericFeatures(fitted, self.config, fields=fields)
@@ -137,7 +138,7 @@ class FeatureEmbedding(nn.Module):
     def forward(self, batch: Batch) -> Embedded:
         """Embed one batch; see ``Embedded`` for the shapes."""
         decay = self.config.l2 / max(int(batch.ids.shape[0]), 1) if self.config.l2 and self.training else 0.0
-        if self.training and self._movers:
+        if self.training and self._movers and not self.rows_stay:
             self._move_rows(batch)
         lookups = Lookups(self.store, decay)
         columns = [(group, ids := group.take(batch.ids), group.request(lookups, ids)) for group in self._groups]

@@ -117,13 +117,19 @@ class Table(nn.Module, ABC):
     def before_lookup(self, store: RowStore, ids: Tensor) -> None:
         """Move rows and optimiser rows before a training step reads ``ids``, int64 ``[N]``: admission, rounding.
 
-        Called only where ``moves_rows``, under ``no_grad``, in every process with the ids of the global batch. What it
-        does may depend on buffers, rows and ids alone, so that a resumed run goes on bit for bit.
+        Called only where ``moves_rows``, under ``no_grad``, in every process with the ids of the global batch, and not
+        for the validation rows of a search. What it does may depend on buffers, rows and ids alone, so that a resumed
+        run goes on bit for bit.
         """
 
     def join(self, processes: Processes) -> None:
         """Train together with these processes from now on."""
         self.processes = processes
+
+    @property
+    def spread(self) -> str:
+        """How the processes share what the method keeps beside its rows, in words; empty where each has a copy."""
+        return ""
 
     def add_loss(self, loss: Tensor) -> None:
         """Add a scalar to the training loss of this step; for ``decode`` in training."""

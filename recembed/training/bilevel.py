@@ -12,8 +12,9 @@ from recembed.rows import Processes
 from recembed.training.batches import Batches
 from recembed.training.config import TrainingConfig
 from recembed.training.gradients import sum_gradients
+from recembed.training.objectives import MovesRows
 
-__all__ = ["BilevelSearch", "frozen"]
+__all__ = ["BilevelSearch", "frozen", "staying"]
 
 
 class BilevelSearch:
@@ -21,7 +22,8 @@ class BilevelSearch:
 
     That is the first-order rule of differentiable architecture search (Liu et al., DARTS, ICLR 2019): batches of
     validation rows move what is searched, training batches move everything else, in turns. The gradient is taken of
-    these parameters alone, so that no row moves. Both losses are of training mode: running statistics see both.
+    these parameters alone, so that no row moves, and methods count, admit and round by training batches alone. Both
+    losses are of training mode: running statistics see both.
 
     The parameters are taken out of training (``requires_grad`` is False) between its steps; the dense optimiser of the
     training settings, a second one, moves them.
@@ -101,3 +103,15 @@ def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, trainable in zip(parameters, before, strict=True):
             parameter.requires_grad_(trainable)
+
+
+@contextmanager
+def staying(modules: Sequence[MovesRows]) -> Iterator[None]:
+    """Keep all rows as they are in here, also where reading them in training would move them."""
+    for module in modules:
+        module.rows_stay = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.rows_stay = False

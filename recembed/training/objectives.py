@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from recembed.batch import Batch
 
-__all__ = ["AddsLoss", "Objective", "binary_logloss"]
+__all__ = ["AddsLoss", "MovesRows", "Objective", "binary_logloss"]
 
 Objective = Callable[[nn.Module, Batch], Tensor]
 """``(model, batch) -> loss``, a scalar with gradient."""
@@ -20,6 +20,17 @@ class AddsLoss(Protocol):
 
     def take_auxiliary_loss(self) -> Tensor | None:
         """Return the scalar to add to the objective's loss of this step, once; None where there is none."""
+
+
+@runtime_checkable
+class MovesRows(Protocol):
+    """A module inside the model that moves rows before training reads them: admission, rounding, pruning.
+
+    Attributes:
+        rows_stay: Move none now: the batch is not one that trains them.
+    """
+
+    rows_stay: bool
 
 
 def binary_logloss(model: nn.Module, batch: Batch) -> Tensor:

@@ -13,11 +13,11 @@ from recembed.batch import Batch
 from recembed.errors import ConfigError, TrainingError
 from recembed.evaluation.evaluate import evaluation_mode
 from recembed.rows import RowStore, decay_rows
-from recembed.training.bilevel import BilevelSearch
+from recembed.training.bilevel import BilevelSearch, staying
 from recembed.training.config import TrainingConfig
-from recembed.training.gradients import batch_statistics, sum_gradients
+from recembed.training.gradients import batch_statistics, gradient_norm, sum_gradients
 from recembed.training.nonfinite import find_nonfinite
-from recembed.training.objectives import AddsLoss, Objective
+from recembed.training.objectives import AddsLoss, MovesRows, Objective
 from recembed.training.pieces import processes_of
 from recembed.training.state import load_optimizer, optimizer_tensors
 
@@ -59,6 +59,7 @@ class Stepper:
         self.optimizer = config.dense_optimizer.build(model.parameters())
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._adding = [module for module in model.modules() if isinstance(module, AddsLoss)]
+        self._moving = [module for module in model.modules() if isinstance(module, MovesRows)]
         stores = [module for module in model.modules() if isinstance(module, RowStore)]
         self._stores = [(store, store.optimizer.learning_rate) for store in stores if store.optimizer]
         self._factor: float | None = None
@@ -91,7 +92,7 @@ class Stepper:
         batch = search.next_batch()
         if self.device.type != "cpu":
             batch = batch.to(self.device)
-        with search.in_training():
+        with search.in_training(), staying(self._moving):
             search.move(self._finite_loss(batch, step, stop)[0], self.processes)
 
     def _finite_loss(self, batch: Batch, step: int, stop: bool) -> tuple[Tensor, Tensor]:
@@ -157,8 +158,7 @@ class Stepper:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _clip(self, clip_norm: float, step: int) -> None:
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        norm = gradient_norm(self.processes, self._parameters)
         if self.device.type == "cpu" and not math.isfinite(norm.item()):
             named = ((n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None)
             name = next((n for n, gradient in named if not torch.isfinite(gradient).all()), "?")

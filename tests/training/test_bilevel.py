@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from recembed.batch import Batch
+from recembed.embedding import EmbeddingConfig, FeatureEmbedding
 from recembed.rows import SGD, PlainStore, RowTable
 from recembed.training import BilevelSearch, Trainer, TrainingConfig
+from tests.embedding.fixtures import batch, fitted
 
 
 class OneId:
@@ -76,3 +78,41 @@ def test_the_schedule_and_own_learning_rates_hold_for_the_search() -> None:
     search = BilevelSearch([model.scale], OneId(1))
     Trainer(model, config).fit(OneId(0), objective=lambda model, batch: model(batch), search=search)
     assert model.scale.item() == pytest.approx(1 - 0.05 * 3.5)  # the second step has factor 0
+
+
+class OneBatch(OneId):
+    def __init__(self, given: Batch) -> None:
+        super().__init__(0)
+        self.batch = given
+
+
+class Summed(nn.Module):
+    def __init__(self, table: dict[str, object]) -> None:
+        super().__init__()
+        features = {"item": {"table": table}}
+        settings = {"embedding_dim": 8, "table": "autosrh", "features": features, "row_store": "torch"}
+        self.embedding = FeatureEmbedding(fitted(), EmbeddingConfig.model_validate(settings))
+
+    def forward(self, rows: Batch) -> Tensor:
+        return self.embedding(rows).concat().sin().sum()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"kind": "zero_collision", "eviction_interval": 2}, {"kind": "cafe", "score": "frequency", "threshold": 2}],
+)
+def test_methods_do_not_count_what_the_search_reads(table: dict[str, object]) -> None:
+    counted = []
+    for searching in (True, False):
+        model = Summed(table)
+        keys = model.embedding.key_features
+        parameters = [p for t in model.embedding.all_tables().values() for p in t.search_parameters()]
+        search = BilevelSearch(parameters, OneBatch(batch(64, keys, seed=1))) if searching else None
+        before = parameters[0].clone()
+        Trainer(model, TrainingConfig(epochs=2)).fit(
+            OneBatch(batch(64, keys)), objective=lambda model, rows: model(rows), search=search
+        )
+        assert not torch.equal(parameters[0], before)
+        counted.append(dict(model.embedding.tables["item"].named_buffers()))
+    assert counted[0].keys() == counted[1].keys()
+    assert all(torch.equal(values, counted[1][name]) for name, values in counted[0].items())
