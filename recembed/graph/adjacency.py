@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from recembed.errors import ConfigError
 from recembed.graph.edges import Edges
 from recembed.graph.interaction_graph import InteractionGraph
+from recembed.graph.node_slice import NodeSlice
 from recembed.graph.propagation import multiply
+from recembed.rows.processes import Processes
 
 __all__ = ["Adjacency", "Normalisation"]
 
@@ -49,6 +51,7 @@ class Adjacency(nn.Module):
         self, graph: InteractionGraph, normalisation: Normalisation = "symmetric", *, self_loops: bool = False
     ) -> None:
         super().__init__()
+        self.processes = Processes()
         pointers, neighbours, values, edge = square(graph.edges, self_loops=self_loops)
         rows = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
         degrees = np.bincount(rows, weights=values, minlength=len(pointers) - 1).astype(np.float64)
@@ -64,6 +67,15 @@ class Adjacency(nn.Module):
     def _hold(self, name: str, values: Tensor | None) -> None:
         self.register_buffer(name, values, persistent=False)  # the graph has it all
 
+    def cut(self, nodes: NodeSlice) -> None:
+        """Hold the rows of these nodes alone; from now on ``forward`` takes and returns theirs, in all processes at once."""
+        first, last = (int(self.pointers[place]) for place in (nodes.start, nodes.stop))
+        self._hold("pointers", self.pointers[nodes.start : nodes.stop + 1] - first)
+        for name in ("neighbours", "weights", "transposed", "edge"):
+            values = self._buffers[name]
+            self._hold(name, None if values is None else values[first:last].clone())
+        self.processes = nodes.processes
+
     @property
     def transposed_weights(self) -> Tensor:
         """Weights of the transposed matrix; those of the matrix itself where it is symmetric."""
@@ -71,13 +83,13 @@ class Adjacency(nn.Module):
 
     @property
     def num_nodes(self) -> int:
-        """Rows of the matrix."""
+        """Rows of the matrix that are here."""
         return len(self.pointers) - 1
 
     def forward(self, vectors: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return ``A @ vectors``; ``weights`` are those of ``drop_edges`` for this step."""
         forward, backward = weights or (self.weights, self.transposed_weights)
-        return multiply(vectors, self.pointers, self.neighbours, forward, backward)
+        return multiply(vectors, self.pointers, self.neighbours, forward, backward, self.processes)
 
     def drop_edges(self, rate: float) -> tuple[Tensor, Tensor] | None:
         """Return weights, and those of the transposed matrix, with a share ``rate`` of the edges at 0.
@@ -90,6 +102,7 @@ class Adjacency(nn.Module):
         share = torch.full((self.num_edges + 1,), 1 - rate, device=self.weights.device)
         keep = torch.bernoulli(share) / share
         keep[-1] = 1.0  # the loops
+        self.processes.broadcast(keep, 0)
         factor = keep[self.edge]  # [M]
         forward = self.weights * factor
         if self._buffers["transposed"] is None:

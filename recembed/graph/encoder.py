@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recembed.graph.interaction_graph import InteractionGraph
+from recembed.graph.node_slice import NodeSlice
+from recembed.rows.processes import Processes
 
 __all__ = ["AuxiliaryVectors", "BatchVectors", "GraphEncoder"]
 
@@ -48,11 +50,13 @@ class GraphEncoder(nn.Module, ABC):
 
     Attributes:
         num_users: Users; num_items: items; embedding_dim: width of the vectors that come out.
+        nodes: Those that this process holds and propagates.
     """
 
     def __init__(self, graph: InteractionGraph, embedding_dim: int) -> None:
         super().__init__()
         self.num_users, self.num_items, self.embedding_dim = graph.num_users, graph.num_items, embedding_dim
+        self.nodes = NodeSlice(graph.num_nodes)
 
     @abstractmethod
     def propagate(self) -> Tensor:
@@ -69,6 +73,13 @@ class GraphEncoder(nn.Module, ABC):
     def by_layer(self) -> list[Tensor]:
         """Return the vectors of each layer alone, ``[N, d]``, layer 0 first; none where there is one layer, or no telling."""
         return []
+
+    def spread(self, processes: Processes) -> None:
+        """Train with these processes from now on, each holding and propagating a slice of the nodes, if it can be cut.
+
+        ``propagate`` and ``forward`` still return all nodes, and all processes ask for them at once; ``rows``, ``batch``
+        and ``by_layer`` are for one process. The base leaves each process with all nodes, which is right too.
+        """
 
     def start_epoch(self, epoch: int) -> None:
         """Make ready for an epoch of training, counted from 0; a resumed training asks for the same one again."""

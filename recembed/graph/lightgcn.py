@@ -9,8 +9,10 @@ from recembed.errors import ConfigError
 from recembed.graph.adjacency import Adjacency
 from recembed.graph.encoder import GraphEncoder
 from recembed.graph.interaction_graph import InteractionGraph
+from recembed.graph.node_slice import NodeSlice
 from recembed.graph.node_vectors import NodeVectors
 from recembed.graph.propagation import mean_of_powers
+from recembed.rows.processes import Processes
 
 __all__ = ["LightGCN"]
 
@@ -61,7 +63,11 @@ class LightGCN(GraphEncoder):
 
     def propagate(self) -> Tensor:
         """Return ``[N, D]``."""
-        return self._smooth(self.base())
+        return self.nodes.whole(self._smooth(self.nodes.of(self.base())))
+
+    def spread(self, processes: Processes) -> None:
+        """Cut the adjacency and free vectors; a base of another kind stays whole, its propagation is spread."""
+        self.nodes = NodeSlice(self.nodes.num_nodes, processes).cut(self.base, self.adjacency)
 
     def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of ``nodes`` after all layers, and those of layer 0, which are regularised."""
@@ -83,4 +89,4 @@ class LightGCN(GraphEncoder):
         a = self.adjacency
         dropped = a.drop_edges(self.edge_dropout) if self.training else None
         weights, transposed = dropped or (a.weights, a.transposed_weights)
-        return mean_of_powers(vectors, a.pointers, a.neighbours, weights, transposed, self.layers)
+        return mean_of_powers(vectors, a.pointers, a.neighbours, weights, transposed, self.layers, a.processes)

@@ -15,8 +15,10 @@ from recembed.graph.adjacency import Adjacency, Normalisation
 from recembed.graph.encoder import GraphEncoder
 from recembed.graph.interaction_graph import InteractionGraph
 from recembed.graph.message_layer import message_layer
+from recembed.graph.node_slice import NodeSlice
 from recembed.graph.node_vectors import NodeVectors
 from recembed.graph.unit_rows import unit_rows
+from recembed.rows.processes import Processes
 
 __all__ = ["NGCF"]
 
@@ -91,7 +93,11 @@ class NGCF(GraphEncoder):
 
     def propagate(self) -> Tensor:
         """Return ``[N, D]``."""
-        return torch.cat(self._outputs(None), dim=1)
+        return self.nodes.whole(torch.cat(self._outputs(None), dim=1))
+
+    def spread(self, processes: Processes) -> None:
+        """Cut the adjacency and free vectors; a base of another kind stays whole, its propagation is spread."""
+        self.nodes = NodeSlice(self.nodes.num_nodes, processes).cut(self.base, self.adjacency)
 
     def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the final vectors of ``nodes``, twice: they are also what is regularised.
@@ -106,7 +112,7 @@ class NGCF(GraphEncoder):
         return self._outputs(None) if len(self.layers) else []
 
     def _outputs(self, nodes: Tensor | None) -> list[Tensor]:
-        vectors: Tensor = self.base()  # [N, d]
+        vectors = self.nodes.of(self.base())  # [N, d]
         outputs = [vectors]
         weights = self.adjacency.drop_edges(self.node_dropout) if self.training else None
         rate = self.message_dropout if self.training else 0.0

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
+from recembed.graph.node_slice import NodeSlice
+from recembed.rows.piece import hold_rows
 
 __all__ = ["GivenVectors", "NodeVectors"]
 
@@ -33,10 +35,9 @@ class NodeVectors(nn.Module):
         self.embedding_dim = embedding_dim
         self.init, self.seed = init, seed
         self.weight = nn.Parameter(torch.empty(num_nodes, embedding_dim))
-        self.reset_parameters()
+        self._draw()
 
-    def reset_parameters(self) -> None:
-        """Draw the vectors afresh from the seed."""
+    def _draw(self) -> None:
         if self.weight.is_meta:
             return
         generator = torch.Generator(self.weight.device).manual_seed(self.seed)
@@ -44,6 +45,11 @@ class NodeVectors(nn.Module):
             nn.init.normal_(self.weight, std=0.1, generator=generator)
         else:
             nn.init.xavier_uniform_(self.weight, generator=generator)
+
+    def cut(self, nodes: NodeSlice) -> None:
+        """Hold the vectors of these nodes alone, as they are; from now on ``forward`` returns theirs."""
+        self.weight = nn.Parameter(nodes.of(self.weight.detach()).clone())
+        hold_rows(self.weight, nodes.start, nodes.num_nodes)
 
     def forward(self) -> Tensor:
         """Return ``[N, D]``."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recembed.graph.encoder import GraphEncoder
+from recembed.rows.processes import Processes
 
 __all__ = ["Propagated"]
 
@@ -28,6 +29,11 @@ class Propagated(nn.Module):
         self.encoder = encoder
         self._state: tuple[Any, ...] = ()
         self._vectors: Tensor | None = None
+
+    def join(self, processes: Processes) -> None:
+        """Propagate together with these processes, told once."""
+        if processes.count > self.encoder.nodes.processes.count:
+            self.encoder.spread(processes)
 
     def forward(self) -> Tensor:
         """Return the vectors of all nodes."""

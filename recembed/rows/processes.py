@@ -49,6 +49,9 @@ class Processes:
         """Return where the ``size`` values of this process begin among those of all, and how many these are."""
         return 0, size
 
+    def broadcast(self, values: Tensor, rank: int) -> None:
+        """Fill contiguous ``values`` with those of process ``rank``."""
+
     def tell(self, word: Any) -> list[Any]:
         """Return what each process said, in their order: plain values."""
         return [word]

@@ -1,5 +1,6 @@
 """What a run came to: its evaluation, its numbers, the files that hold them."""
 
+import math
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from recembed.data import EncodedData
 from recembed.data.split import Part
 from recembed.embedding import FeatureEmbedding
 from recembed.models import CTRModel
-from recembed.rows import Processes
+from recembed.rows import Piece, Processes
 from recembed.run.build import embedding_of, served_model
 from recembed.run.data import RunData
 from recembed.run.evaluate import PartResult, part_result, user_keys
@@ -83,7 +84,7 @@ def run_metrics(
         "embedding_bytes": embedding_of(model).bytes,
         "served_bytes": _served_bytes(embedding_of(model)),
         "optimizer_bytes": store.optimizer_bytes,
-        "parameters": rows + sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": rows + sum(math.prod(Piece.of(p).whole) for p in model.parameters()),
         "samples_per_second": trained.samples_per_second,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "training_seconds": sum(stage.seconds for stage in stages) if stages else trained.seconds,

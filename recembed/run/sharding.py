@@ -53,4 +53,7 @@ def report_plan(model: CTRModel, out: Path, say: Callable[[str], None]) -> None:
     if isinstance(store, ShardedStore):
         for line in store.plan.describe(store.tables, store.optimizer).splitlines():
             say(line)
+        for name, table in embedding_of(model).all_tables().items():
+            if table.spread:
+                say(f"{name}: {table.spread}")
         write_text(out / PLAN_FILE, store.plan.to_yaml())

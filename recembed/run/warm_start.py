@@ -18,7 +18,7 @@ from recembed.config import RunConfig, load_config
 from recembed.errors import ConfigError
 from recembed.items.table import ContentTable
 from recembed.models import CTRModel
-from recembed.rows import RowStore
+from recembed.rows import Piece, RowStore
 from recembed.run.build import build_model, embedding_of
 from recembed.schema.fitted import FittedSchema
 from recembed.schema.vocabulary import FIRST_OOV_ID, Vocabulary
@@ -116,8 +116,9 @@ def warm_start(model: CTRModel, fitted: FittedSchema, config: RunConfig, folder:
     earlier = _Earlier(folder, lambda place: first_whole([place], processes))
     before = dict(earlier.model.named_parameters())
     for name, parameter in model.named_parameters():
-        if name in before and before[name].shape == parameter.shape:
-            parameter.copy_(before[name])
+        piece = Piece.of(parameter)
+        if name in before and before[name].shape == piece.whole:
+            parameter.copy_(piece.within(before[name]))
     norms = dict(earlier.model.named_modules())
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and isinstance(norms.get(name), _BatchNorm):

@@ -47,6 +47,10 @@ class _GraphConfig(TableConfig):
     features that are neither the user nor the item, keep exact tables. Served are the propagated vectors, so an id that
     the graph does not know is served its own vector, and an unknown one that of out-of-vocabulary.
 
+    Several processes hold and propagate a slice of the nodes each: their own vectors with the optimiser's states, their rows
+    of the adjacency. The vectors of all are gathered layer by layer, and at last for the look-up. A ``base`` is
+    copied to all of them, for its rows belong to no single node; its propagation is spread alike.
+
     Attributes:
         graph: Folder of the graph, as ``save_graph`` writes it, over raw ids. Build it from training rows alone.
         user: Feature of the users.

@@ -15,6 +15,8 @@ from recembed.errors import CheckpointError
 from recembed.graph import Edges
 from recembed.graph.propagated import Propagated
 from recembed.rows import RowStore
+from recembed.rows.piece import is_part
+from recembed.rows.processes import Processes
 from recembed.tables.base import Table
 from recembed.tables.held_rows import held_bytes
 from recembed.tables.served import ServedTable
@@ -47,21 +49,39 @@ class GraphTable(Table):
 
     def __init__(self, spec: TableSpec, shared: Propagated, start: int, digest: int, *, counts: bool) -> None:
         super().__init__([], shared.encoder.embedding_dim)
-        self.shared, self.start, self._counts = shared, start, counts
+        self.shared, self.start = shared, start
         self.name, self._size, self._dtype = spec.name, spec.known_ids("graph"), spec.served_dtype
         self.register_buffer("edges", torch.tensor([digest], dtype=torch.int64))
         self._digest = digest
+        self._bytes = super().overhead_bytes if counts else 8
         self.register_load_state_dict_pre_hook(_check_edges)  # type: ignore[no-untyped-call]
 
     @property
     def overhead_bytes(self) -> int:
-        """Bytes of the encoder and its adjacency, in one of the two views, and of the digest."""
-        return super().overhead_bytes if self._counts else 8
+        """Bytes of the encoder and its adjacency, in one of the two views, and of the digest; of all processes."""
+        return self._bytes
 
     @property
     def served_overhead_bytes(self) -> int:
         """Bytes of the propagated vectors."""
         return held_bytes(self._size, self.embedding_dim, self._dtype)
+
+    def join(self, processes: Processes) -> None:
+        """Train together with these processes from now on, each with a slice of the nodes."""
+        super().join(processes)
+        self.shared.join(processes)
+
+    @property
+    def spread(self) -> str:
+        """The nodes of the slices, and whether the vectors are cut with them."""
+        nodes = self.shared.encoder.nodes
+        if self.processes.count == 1:
+            return ""
+        if nodes.processes.count == 1:
+            return f"each process holds and propagates all {nodes.num_nodes:,} nodes"
+        cut = any(is_part(parameter) for parameter in self.shared.encoder.parameters())
+        base = "their vectors lie there too" if cut else "their vectors are of a method that each process holds whole"
+        return f"each process propagates some {len(nodes):,} of {nodes.num_nodes:,} nodes; {base}"
 
     def address(self, ids: Tensor) -> Tensor:
         """Return no addresses, ``[*S, 0]``."""

@@ -18,6 +18,7 @@ __all__ = ["TableVectors"]
 class TableVectors(nn.Module):
     """Tables of any method, one below the other, their rows held here as parameters of the dense optimiser.
 
+    Where several processes propagate slices of the graph, each still holds all rows: methods share them between nodes.
     Methods that would hash a raw key hash the id here, which is known for every node.
 
     Args:

@@ -18,7 +18,7 @@ from recembed.errors import CheckpointError
 from recembed.rows import Piece, Processes
 from recembed.schema.fitted import FittedSchema
 from recembed.training.manifest import Manifest, find_checkpoint, read_manifest, verify_files
-from recembed.training.pieces import processes_of, row_states, state_pieces, weight_pieces, weights
+from recembed.training.pieces import processes_of, row_states, state_pieces, state_places, weight_pieces, weights
 from recembed.training.saved_tensors import SavedTensors
 from recembed.training.snapshot import Snapshot, copy_weights, on_all
 
@@ -148,4 +148,5 @@ def load_training(folder: Path, model: nn.Module) -> dict[str, Tensor]:
             f"{_shown(sorted(live)) or 'none'}); resume with the row_optimizer of its config.yaml"
         )
     saved.copy_into(live, prefix="rows/")
-    return {name: saved.read(name) for name in saved.shapes if not name.startswith("rows/")}
+    places = state_places(model, saved.shapes)
+    return {name: saved.read(name, places.get(name)) for name in saved.shapes if not name.startswith("rows/")}

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from recembed.rows import Processes
+from recembed.rows.piece import is_part
 
-__all__ = ["TellsGradients", "batch_statistics", "stream_gradients", "sum_gradients"]
+__all__ = ["TellsGradients", "batch_statistics", "gradient_norm", "stream_gradients", "sum_gradients"]
 
 
 def batch_statistics(model: nn.Module) -> list[Tensor]:
@@ -22,9 +23,15 @@ def batch_statistics(model: nn.Module) -> list[Tensor]:
 def sum_gradients(processes: Processes, parameters: Sequence[nn.Parameter], means: Sequence[Tensor] = ()) -> None:
     """Replace each gradient by the sum over all processes, each weighed by its share of the rows; ``means`` likewise.
 
-    A parameter that no process has a gradient of keeps none.
+    A parameter that no process has a gradient of keeps none. The gradient of one held in part is a sum already.
     """
-    if processes.count == 1 or not (parameters or means):
+    if processes.count == 1:
+        return
+    for parameter in parameters:
+        if is_part(parameter) and parameter.grad is not None:
+            parameter.grad *= processes.share
+    parameters = [parameter for parameter in parameters if not is_part(parameter)]
+    if not (parameters or means):
         return
     device = (parameters[0] if parameters else means[0]).device
     there = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
@@ -36,6 +43,16 @@ def sum_gradients(processes: Processes, parameters: Sequence[nn.Parameter], mean
         parameter.grad = part.view_as(parameter).to(parameter.dtype) if any_ else None
     for values, part in zip(means, parts[1 + len(parameters) :], strict=True):
         values.copy_(part.view_as(values))
+
+
+@torch.no_grad()
+def gradient_norm(processes: Processes, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the norm of all gradients together; of parameters held in part, over all processes."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None and not is_part(p)], foreach=True)
+    if parts := [p.grad for p in parameters if p.grad is not None and is_part(p)]:
+        others = processes.total(nn.utils.get_total_norm(parts, foreach=True).square())
+        norm = (norm.square() + others).sqrt()
+    return norm
 
 
 @runtime_checkable

@@ -1,12 +1,13 @@
-"""A model's tensors as they lie in this process: dense ones whole, rows of a sharded store in parts."""
+"""A model's tensors as they lie in this process: dense ones whole, but for those cut by rows, and rows in parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from recembed.rows import Piece, Processes, RowStore
+from recembed.rows.piece import is_part
 
-__all__ = ["processes_of", "row_states", "state_pieces", "weight_pieces", "weights"]
+__all__ = ["processes_of", "row_states", "state_pieces", "state_places", "weight_pieces", "weights"]
 
 
 def processes_of(model: nn.Module) -> Processes:
@@ -22,7 +23,7 @@ def weight_pieces(model: nn.Module) -> dict[str, Piece]:
     for place, module in model.named_modules(remove_duplicate=False):
         prefix = f"{place}." if place else ""
         if not any(prefix.startswith(store) for store in stores):
-            module._save_to_state_dict(dense, prefix, keep_vars=False)
+            module._save_to_state_dict(dense, prefix, keep_vars=True)
     pieces = {name: Piece.of(values, saved=first) for name, values in dense.items()}
     return pieces | {name: piece for name, piece in _rows(model) if name.endswith(".weight")}
 
@@ -30,6 +31,13 @@ def weight_pieces(model: nn.Module) -> dict[str, Piece]:
 def state_pieces(model: nn.Module) -> dict[str, Piece]:
     """Return the live optimiser states of all rows, by their names in ``model.state_dict()``."""
     return {name: piece for name, piece in _rows(model) if not name.endswith(".weight")}
+
+
+def state_places(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict[str, Piece]:
+    """Return, for states of a dense optimiser by name, the parameters held in part that they lie like; none of numbers."""
+    parts = {name: Piece.of(parameter) for name, parameter in model.named_parameters() if is_part(parameter)}
+    named = ((name, name.split("/", 2)[-1]) for name, shape in shapes.items() if shape)
+    return {name: parts[parameter] for name, parameter in named if parameter in parts}
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ Axes: ``U`` places.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,15 @@ class SavedTensors:
         ends = [[a + n for a, n in zip(part.start, part.shape, strict=True)] for part in parts]
         return tuple(max(axis) for axis in zip(*ends, strict=True))
 
-    def read(self, name: str) -> Tensor:
-        """Return a tensor that lies in one part, in memory of its own."""
-        tensor: Tensor = self._parts[name][0].file.get_tensor(name)
+    def read(self, name: str, place: Piece | None = None) -> Tensor:
+        """Return a tensor, or what lies where ``place`` does, in memory of its own."""
+        first = self._parts[name][0]
+        if place is None and first.shape == self.shapes[name]:
+            tensor: Tensor = first.file.get_tensor(name)
+            return tensor
+        shape = self.shapes[name] if place is None else place.values.shape
+        tensor = torch.empty(shape, dtype=first.file.get_slice(name)[:0].dtype)
+        self.copy_into({name: Piece.of(tensor) if place is None else replace(place, values=tensor)})
         return tensor
 
     @torch.no_grad()
@@ -59,7 +65,7 @@ class SavedTensors:
         """Copy ``prefix + name`` into each live piece, as far as it lies in it."""
         for name, piece in pieces.items():
             for part in self._parts[prefix + name]:
-                if piece.values.ndim == 0 or 0 in part.shape:
+                if piece.values.ndim == 0:
                     piece.values.copy_(part.file.get_tensor(prefix + name))
                 else:
                     _copy(part, prefix + name, piece)

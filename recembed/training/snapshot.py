@@ -20,7 +20,7 @@ from recembed.training.folder_swap import (
     write_text,
 )
 from recembed.training.manifest import CONFIG, Manifest, find_checkpoint, read_manifest, tensor_file
-from recembed.training.pieces import state_pieces, weight_pieces
+from recembed.training.pieces import state_pieces, state_places, weight_pieces
 from recembed.training.tensor_file import file_digest, write_tensors
 
 __all__ = ["Snapshot", "copy_weights", "on_all"]
@@ -54,6 +54,8 @@ class Snapshot:
             return cls(weights=weight_pieces(model), training=None, **words)
         states = {f"rows/{name}": piece for name, piece in state_pieces(model).items()}
         own = {name: Piece.of(v, saved=rank == 0 or name.startswith(_OWN)) for name, v in training.items()}
+        places = state_places(model, {name: v.shape for name, v in training.items()})
+        own |= {name: replace(place, values=training[name]) for name, place in places.items()}
         return cls(weights=weight_pieces(model), training=states | own, **words)
 
     def copy(self) -> "Snapshot":
