@@ -22,8 +22,8 @@ lint: $(ready) ## check style, format and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: $(ready) ## measure training speed on Criteo-shaped data
-	.venv/bin/python examples/benchmarks/ctr_throughput.py $(ARGS)
+bench: $(ready) ## measure the speed table (examples/benchmarks/README.md)
+	.venv/bin/python examples/benchmarks/speed_table.py $(ARGS)
 
 clean: ## remove caches, builds and quickstart/ (delete .venv by hand to install afresh)
 	rm -rf build dist *.egg-info quickstart .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -13,7 +13,7 @@ import polars as pl
 
 NUMBERS = [f"I{place}" for place in range(1, 14)]
 IDS = [f"C{place}" for place in range(1, 27)]
-ROWS = {"1m": 1_000_000, "10m": 10_000_000}
+ROWS = {"100k": 100_000, "1m": 1_000_000, "10m": 10_000_000}
 
 
 @dataclass(frozen=True)

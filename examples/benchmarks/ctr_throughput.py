@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -20,12 +19,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from criteo_shaped import IDS, NUMBERS, ClickLog, load
+from measure import peak_mb, speeds
 
 from recembed.batch import Batch
 from recembed.data import EncodedData, Loader, encode, fit
@@ -37,7 +36,6 @@ from recembed.schema.feature import Feature, Label, Schema
 from recembed.schema.fitted import FittedSchema
 from recembed.training import Trainer, TrainingConfig
 
-WINDOW = 20
 LISTS = ("model", "table", "precision", "vocab")
 
 
@@ -47,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="deepfm,dcnv2,dlrm", help="of deepfm, dcnv2, dlrm")
     parser.add_argument("--table", default="full", help="of full, hashed, multiplexed")
     parser.add_argument("--precision", default="float32", help="of float32, bf16")
-    parser.add_argument("--vocab", default="1m", help="of 1m, 10m: rows of all tables together")
+    parser.add_argument("--vocab", default="1m", help="of 100k, 1m, 10m: rows of all tables together")
     parser.add_argument("--samples", type=int, default=1_000_000, help="training rows")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each combination")
     parser.add_argument("--row-store", default="auto", choices=["auto", "torchrec", "torch"])
@@ -79,14 +77,6 @@ class Clock:
         for batch in self.loader:
             yield batch
             self.times.append(time.perf_counter())
-
-    def report(self, rows: int, batch: int) -> dict[str, Any]:
-        """Return the speed of the epoch and the quartiles of its windows."""
-        seconds = self.times[-1] - self.times[0]
-        windows = WINDOW * batch / np.diff(self.times[::WINDOW])
-        low, middle, high = np.percentile(windows, [25, 50, 75]) if len(windows) else [rows / seconds] * 3
-        speeds = {"samples_per_s": round(rows / seconds), "epoch_s": round(seconds, 2), "epochs": 1}
-        return speeds | {"win_median": round(middle), "win_iqr": [round(low), round(high)]}
 
 
 def fit_schema(log: ClickLog, *, every_id: bool) -> FittedSchema:
@@ -139,7 +129,7 @@ def run(options: argparse.Namespace) -> None:
     clock = Clock(Loader(train, options.batch, shuffle=True, seed=options.seed))
     Trainer(model, config, progress=False).fit(clock)
     line = {"peer": f"recembed {version('recembed')}", "model": options.model, "rows": len(train)}
-    line |= {"vocab": options.vocab, **clock.report(len(train), options.batch), "peak_train_mb": peak_mb()}
+    line |= {"vocab": options.vocab, **speeds(clock.times, len(train), options.batch), "peak_train_mb": peak_mb()}
     if not options.no_eval:
         line |= evaluate(model, encode(log.test, fitted, key_features=embedding.key_features), options)
     store = next(module for module in model.modules() if isinstance(module, RowStore))
@@ -155,12 +145,6 @@ def evaluate(model: CTRModel, test: EncodedData, options: argparse.Namespace) ->
     started = time.perf_counter()
     labels, logits = predict_logits(model, Loader(test, options.batch, shuffle=False, seed=0))
     return {"eval_s": round(time.perf_counter() - started, 2), "auc": round(auc(labels, logits), 5)}
-
-
-def peak_mb() -> int:
-    """Return the greatest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def main() -> None:
