@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.fx.experimental._config as fx_config
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recembed.batch import Batch, Jagged
 from recembed.embedding import EmbeddingConfig, FeatureEmbedding
 from recembed.errors import CheckpointError, ConfigError
+from recembed.models import DeepFMConfig, DLRMConfig, ModelConfig
 from recembed.rows import PlainStore, RowWiseAdagrad
 from recembed.tables import TABLES
 from tests.embedding.fixtures import SCHEMA, batch, fitted, row, visits
@@ -289,3 +291,26 @@ def test_a_compact_state_is_refused_by_a_training_run(case: str) -> None:
     model = nn.ModuleDict({"embedding": build(case)})
     with pytest.raises(CheckpointError, match=r"of a compact embedding, which only serves: .*; load a checkpoint of"):
         model.load_state_dict({f"embedding.{key}": value for key, value in compact.state_dict().items()})
+
+
+@pytest.mark.parametrize("model", [DeepFMConfig(hidden_units=(8,)), DLRMConfig(bottom_units=(8,), top_units=(8,))])
+@pytest.mark.parametrize("kind", TABLES)
+def test_one_word_puts_a_method_into_a_model_that_learns_and_serves(kind: str, model: ModelConfig) -> None:
+    table = CASES[kind] if kind in ("lightgcn", "ngcf") else kind  # these must be told their graph
+    config = EmbeddingConfig.model_validate({"embedding_dim": 8, "table": table, "row_store": "torch"})
+    embedding = FeatureEmbedding(fitted(), config, linear=model.builds.needs_linear)
+    built = model.build(embedding)
+    rows, optimizer = batch(64, embedding.key_features), torch.optim.Adam(built.parameters(), lr=0.02)
+    labels, losses = (torch.arange(64) % 2).float(), []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(built(rows), labels)
+        (loss + (embedding.take_auxiliary_loss() or 0)).backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    for method in embedding.all_tables().values():
+        method.settle(embedding.store)
+    trained = built.eval()(rows)
+    built.embedding = embedding.compact()
+    torch.testing.assert_close(built(rows), trained, rtol=0, atol=1e-5)
