@@ -146,8 +146,17 @@ def _resized(config: EmbeddingConfig, ratio: float) -> EmbeddingConfig:
 
 def _too_small(config: EmbeddingConfig, budget: int, smallest: int, largest: int) -> str:
     asked = f"embedding_budget = {config.embedding_budget}" if config.ratio is None else f"ratio = {config.ratio}"
+    fixes = ["raise the budget", "lower embedding_dim"]
+    if any(getattr(table, "exact_below", 0) for table in _tables(config)):
+        fixes.append("lower exact_below")
+    if any(table.kind != "multiplexed" for table in _tables(config)):
+        fixes.append("choose a method without rows per id, such as 'multiplexed'")
+    kinds = ", ".join(sorted({repr(table.kind) for table in _tables(config)}))
     return (
-        f"embeddings.{asked}: {budget:,} bytes are fewer than the smallest tables that {config.table.kind!r} can make "
-        f"here, {smallest:,} bytes (exact tables and fixed sizes take up to {largest:,}); raise the budget, lower "
-        "embedding_dim, lower exact_below, or choose a method without rows per id, such as 'multiplexed'"
+        f"embeddings.{asked}: {budget:,} bytes are fewer than the smallest tables that {kinds} can make here, "
+        f"{smallest:,} bytes (exact tables and fixed sizes take up to {largest:,}); {', or '.join(fixes)}"
     )
+
+
+def _tables(config: EmbeddingConfig) -> list[TableConfig]:
+    return [config.table, *(options.table for options in config.features.values() if options.table)]

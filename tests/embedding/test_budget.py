@@ -57,8 +57,13 @@ def test_other_features_pay_for_a_feature_of_fixed_size() -> None:
 def test_an_impossible_budget_says_what_the_smallest_is() -> None:
     with pytest.raises(ConfigError, match=r"embedding_budget = 900: 900 bytes are fewer than the smallest .*'hashed'"):
         build(table="hashed", embedding_budget=900, features={"user": {"table": "full"}})
-    with pytest.raises(ConfigError, match=r"smallest tables that 'full' can make here, 27,[0-9]{3} bytes"):
+    with pytest.raises(ConfigError, match=r"smallest tables that 'full' can make here, 27,[0-9]{3} bytes") as caught:
         build(table="full", ratio=0.5)
+    assert str(caught.value).endswith(
+        "lower embedding_dim, or choose a method without rows per id, such as 'multiplexed'"
+    )
+    with pytest.raises(ConfigError, match=r"raise the budget, or lower embedding_dim$"):
+        build(table="multiplexed", embedding_budget=20)
 
 
 SMALL = sorted({k for k, config in TABLES.items() if "ratio" in config.model_fields} - {"autodim", "mixed_dimension"})
