@@ -46,6 +46,12 @@ def exact_bytes(fitted: FittedSchema, config: EmbeddingConfig, parts: Sequence[b
         ConfigError: a feature has no vocabulary, so there is no exact table.
     """
     specs = [spec for linear in parts for _, spec in table_specs(fitted, config, linear=linear)]
+    for spec in specs:
+        if spec.num_embeddings is None:
+            raise ConfigError(
+                f"embeddings.ratio = {config.ratio}: feature {spec.name!r} has no vocabulary, so there is no exact table "
+                "to take a share of; set vocabulary: true, or give embedding_budget in bytes"
+            )
     return sum(4 * spec.known_ids("full") * spec.embedding_dim for spec in specs)
 
 

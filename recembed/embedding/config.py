@@ -145,6 +145,12 @@ class EmbeddingConfig(BaseModel):
 
     def check(self, schema: Schema) -> None:
         """Raise ``ConfigError`` where an option names a feature that is not there, or does not fit its kind."""
+        for table in (self.table, *(options.table for options in self.features.values() if options.table)):
+            probes = getattr(table, "probes", None)
+            for name in probes if isinstance(probes, dict) else ():
+                if name not in schema.names:
+                    known = did_you_mean(name, schema.names)
+                    raise ConfigError(f"table {table.kind!r}: probes: {name!r} is not in the schema{known}")
         for name, options in self.features.items():
             if name not in schema.names:
                 raise ConfigError(

@@ -66,6 +66,21 @@ def test_an_impossible_budget_says_what_the_smallest_is() -> None:
         build(table="multiplexed", embedding_budget=20)
 
 
+def test_a_share_needs_exact_tables_to_be_a_share_of() -> None:
+    config = EmbeddingConfig(table={"kind": "hashed", "num_embeddings": 90}, ratio=0.2, row_store="torch")
+    words = r"embeddings\.ratio = 0\.2: feature 'item' has no vocabulary.*or give embedding_budget in bytes"
+    with pytest.raises(ConfigError, match=words):
+        FeatureEmbedding(fitted({name: size for name, size in SIZES.items() if name != "item"}), config)
+
+
+def test_probes_of_a_feature_that_is_not_there() -> None:
+    table = {"kind": "multiplexed", "probes": {"usr": 2}, "row_dim": 8}
+    with pytest.raises(
+        ConfigError, match="table 'multiplexed': probes: 'usr' is not in the schema; did you mean 'user'"
+    ):
+        build(table=table)
+
+
 SMALL = sorted({k for k, config in TABLES.items() if "ratio" in config.model_fields} - {"autodim", "mixed_dimension"})
 LARGE = dict.fromkeys(("user", "item"), 10_000) | {"day": 7, "genres": 90}
 
