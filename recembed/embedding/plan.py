@@ -4,6 +4,7 @@ import polars as pl
 
 from recembed.embedding.budget import served_rows
 from recembed.embedding.module import FeatureEmbedding
+from recembed.schema.vocabulary import FIRST_OOV_ID
 from recembed.tables import Table
 
 __all__ = ["embedding_plan", "plan_lines"]
@@ -51,10 +52,17 @@ def embedding_plan(embedding: FeatureEmbedding) -> pl.DataFrame:
                 "num_embeddings": ids,
                 **_bytes(embedding, table, seen),
                 "exact_bytes": None if ids is None else 4 * ids * table.embedding_dim,
-                "id_map_bytes": _ID_MAP_BYTES * (ids or 0) if table.reads == "ids" and name == vocabulary else 0,
+                "id_map_bytes": _id_map_bytes(embedding, vocabulary)
+                if table.reads == "ids" and name == vocabulary
+                else 0,
             }
         )
     return pl.DataFrame(lines, schema=_SCHEMA)
+
+
+def _id_map_bytes(embedding: FeatureEmbedding, vocabulary: str) -> int:
+    reserved = FIRST_OOV_ID + embedding.schema[vocabulary].oov_buckets
+    return _ID_MAP_BYTES * (embedding.num_embeddings[vocabulary] - reserved)
 
 
 def _bytes(embedding: FeatureEmbedding, table: Table, seen: set[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recembed.data import fit
-from recembed.embedding import EmbeddingConfig, FeatureEmbedding
+from recembed.embedding import EmbeddingConfig, FeatureEmbedding, embedding_plan
 from recembed.errors import ExportError
 from recembed.export import Manifest, ServingGraph, bundle, export_bundle, verify_bundle
 from recembed.export.bundle import trained_logits
@@ -226,6 +226,7 @@ def test_the_file_of_the_graph_holds_the_planned_bytes_and_little_else(tmp_path:
     file = (tmp_path / kind / "ranker.pt2").stat().st_size
     assert sizes["embeddings"] == embedding.served_bytes
     assert sizes["id_maps"] == (12 * 20_000 if kind in ("full", "int8") else 0)
+    assert sizes["id_maps"] == embedding_plan(embedding)["id_map_bytes"].sum()
     dense = sum(4 * parameter.numel() for name, parameter in model.named_parameters() if "embedding" not in name)
     assert dense <= sizes["dense"] < dense + 64  # and where the features' columns and tables begin
     assert file == sum(sizes.values())
