@@ -105,7 +105,7 @@ def _cells(line: "Line") -> Sequence[str]:
         f"{line.auc:.4f}",
         "" if line.auc_std is None else f"{line.auc_std:.4f}",
         f"{effect.difference:+.4f}" if effect else "reference" if line.reference else "",
-        f"{effect.p_value:.2g}" if effect else "",
+        effect.p_text if effect else "",
         f"{line.logloss:.4f}",
         "" if line.trained_bytes is None else size_text(line.trained_bytes),
         "" if line.served_bytes is None else size_text(line.served_bytes),

@@ -123,7 +123,7 @@ def _row(line: Line, tuned: bool) -> str:
         *(_text(line.method), _text(line.budget), str(line.seeds)),
         _spread(line.auc, line.auc_std),
         *_effect(line.auc_paired),
-        f"{line.auc_paired.rows.p_value:.3g}" if line.auc_paired else "",
+        _text(line.auc_paired.rows.p_text) if line.auc_paired else "",
         _spread(line.logloss, line.logloss_std),
         *_effect(line.logloss_paired),
         "" if line.trained_bytes is None else size_text(line.trained_bytes),
@@ -150,7 +150,7 @@ def _effect(tests: Paired | None) -> tuple[str, str]:
         return "", ""
     effect: Effect = tests.best
     interval = f"<small>[{effect.low:+.4f}, {effect.high:+.4f}]</small>"
-    return f"{effect.difference:+.4f} {interval}", f"{effect.p_value:.3g}"
+    return f"{effect.difference:+.4f} {interval}", _text(effect.p_text)
 
 
 def _failures(lines: Sequence[Line]) -> str:

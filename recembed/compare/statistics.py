@@ -29,6 +29,15 @@ class Effect:
     high: float
     p_value: float
 
+    @property
+    def p_text(self) -> str:
+        """The p-value as it is shown; how far below a millionth it lies no test can tell.
+
+        >>> Effect(0.1, 0.0, 0.2, 0.0412).p_text, Effect(0.1, 0.09, 0.11, 0.0).p_text
+        ('0.041', '< 1e-06')
+        """
+        return f"{self.p_value:.2g}" if self.p_value >= 1e-6 else "< 1e-06"
+
 
 @dataclass(frozen=True, slots=True)
 class Paired:
