@@ -67,7 +67,8 @@ class LightGCN(GraphEncoder):
 
     def spread(self, processes: Processes) -> None:
         """Cut the adjacency and free vectors; a base of another kind stays whole, its propagation is spread."""
-        self.nodes = NodeSlice(self.nodes.num_nodes, processes).cut(self.base, self.adjacency)
+        pointers = self.adjacency.pointers if self.adjacency is not None else None
+        self.nodes = NodeSlice(self.nodes.num_nodes, processes, pointers).cut(self.base, self.adjacency)
 
     def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of ``nodes`` after all layers, and those of layer 0, which are regularised."""

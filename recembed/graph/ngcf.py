@@ -97,7 +97,7 @@ class NGCF(GraphEncoder):
 
     def spread(self, processes: Processes) -> None:
         """Cut the adjacency and free vectors; a base of another kind stays whole, its propagation is spread."""
-        self.nodes = NodeSlice(self.nodes.num_nodes, processes).cut(self.base, self.adjacency)
+        self.nodes = NodeSlice(self.nodes.num_nodes, processes, self.adjacency.pointers).cut(self.base, self.adjacency)
 
     def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the final vectors of ``nodes``, twice: they are also what is regularised.

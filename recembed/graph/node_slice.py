@@ -14,7 +14,10 @@ __all__ = ["CutByNodes", "NodeSlice"]
 
 
 class NodeSlice:
-    """One of as many runs of nodes, about equally long, as there are processes; a single process has all of them.
+    """One of as many runs of nodes as there are processes; a single process has all of them.
+
+    A process has its fair share of nodes and entries of the adjacency together: nodes take memory, entries take time, and
+    all entries of a bipartite graph may lie with few busy nodes.
 
     Gradients are of each process's own loss, as everywhere: those of the loss of all, divided by ``processes.share``. So
     the gradient of a parameter that every process has is summed with all others; of one that is cut by nodes it is whole.
@@ -22,6 +25,7 @@ class NodeSlice:
     Args:
         num_nodes: Nodes of the graph.
         processes: Those that train together; None is one.
+        pointers: Of the adjacency, ``[N + 1]``; None counts nodes alone.
 
     Attributes:
         start, stop: The first node, and the one after the last.
@@ -31,10 +35,16 @@ class NodeSlice:
     (0, 5)
     """
 
-    def __init__(self, num_nodes: int, processes: Processes | None = None) -> None:
+    def __init__(self, num_nodes: int, processes: Processes | None = None, pointers: Tensor | None = None) -> None:
         self.num_nodes, self.processes = num_nodes, processes or Processes()
-        rank, count = self.processes.rank, self.processes.count
-        self.start, self.stop = num_nodes * rank // count, num_nodes * (rank + 1) // count
+        self.start, self.stop = 0, num_nodes
+        if self.processes.count > 1:
+            before = torch.arange(num_nodes + 1, dtype=torch.float64) / num_nodes  # share of the work before a node
+            if pointers is not None:
+                before = (before + pointers.cpu().double() / max(int(pointers[-1]), 1)) / 2
+            ends = torch.arange(self.processes.count + 1, dtype=torch.float64) / self.processes.count
+            places = torch.searchsorted(before, ends).tolist()
+            self.start, self.stop = places[self.processes.rank], places[self.processes.rank + 1]
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -120,15 +120,11 @@ def test_two_processes_have_the_vectors_and_gradients_of_one(
 
 @pytest.mark.slow
 def test_each_process_holds_its_slice_alone(both: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Of 21 nodes the processes have 10 and 11, with their vectors, pointers and entries; a given base stays whole."""
-    encoder = lightgcn()
-    adjacency = encoder.adjacency
-    assert adjacency is not None
-    entries = [int(adjacency.pointers[10]), len(adjacency.neighbours) - int(adjacency.pointers[10])]
-    for answers, nodes, own in zip(both, (10, 11), entries, strict=True):
-        assert answers["lightgcn"]["held"] == 4 * nodes + (nodes + 1) + 3 * own
+    """Of 21 nodes and 66 entries the processes have 11 and 10, and 33 each, with their vectors, pointers and entries; a given base stays whole."""
+    for answers, nodes in zip(both, (11, 10), strict=True):
+        assert answers["lightgcn"]["held"] == 4 * nodes + (nodes + 1) + 3 * 33
         assert answers["matrix_factorisation"]["held"] == 4 * nodes
-        assert answers["over_given_vectors"]["held"] == 6 * 21 + 6 * 4 + (nodes + 1) + 3 * own
+        assert answers["over_given_vectors"]["held"] == 6 * 21 + 6 * 4 + (nodes + 1) + 3 * 33
         assert answers["lightgcn"]["gradients"]["base.weight"][0].shape == (nodes, 4)
 
 
@@ -143,16 +139,28 @@ def test_both_leave_the_same_edges_out(both: tuple[dict[str, Any], dict[str, Any
     torch.testing.assert_close(gradient, matrix.T)
 
 
-class _Third(Processes):
-    rank, count = 2, 3
+def slices(num_nodes: int, count: int, pointers: Tensor | None = None) -> list[NodeSlice]:
+    found = []
+    for rank in range(count):
+        processes = Processes()
+        processes.rank, processes.count = rank, count
+        found.append(NodeSlice(num_nodes, processes, pointers))
+    return found
 
 
 def test_slices_lie_one_after_the_other() -> None:
-    """Seven nodes over three processes: 0-1, 2-3, 4-6; vectors of the slice are themselves."""
-    nodes = NodeSlice(7, _Third())
-    vectors = torch.arange(7.0)[:, None]
-    assert nodes.of(vectors).flatten().tolist() == [4, 5, 6]
-    assert nodes.of(nodes.of(vectors)).flatten().tolist() == [4, 5, 6]
+    """Seven nodes over three processes: 0-2, 3-4, 5-6; vectors of the slice are themselves."""
+    assert [(nodes.start, nodes.stop) for nodes in slices(7, 3)] == [(0, 3), (3, 5), (5, 7)]
+    nodes, vectors = slices(7, 3)[2], torch.arange(7.0)[:, None]
+    assert nodes.of(vectors).flatten().tolist() == [5, 6]
+    assert nodes.of(nodes.of(vectors)).flatten().tolist() == [5, 6]
+
+
+def test_busy_nodes_make_a_short_slice() -> None:
+    """The first of four nodes has 6 of 9 entries: (1/4 + 6/9) / 2 is nearly half of the work, the second's end more."""
+    pointers = torch.tensor([0, 6, 7, 8, 9])
+    assert [(nodes.start, nodes.stop) for nodes in slices(4, 2, pointers)] == [(0, 2), (2, 4)]
+    assert [(nodes.start, nodes.stop) for nodes in slices(4, 3, pointers)] == [(0, 1), (1, 3), (3, 4)]
 
 
 def test_one_process_has_the_very_vectors() -> None:
