@@ -160,7 +160,8 @@ class EmbeddingConfig(BaseModel):
             where = f"embeddings.features.{name}"
             if options.pooling and not feature.jagged:
                 raise ConfigError(
-                    f"{where}.pooling = {options.pooling!r}: belongs to a bag or sequence, not {feature.kind}"
+                    f"{where}.pooling = {options.pooling!r}: belongs to a bag or sequence, and {name!r} is "
+                    f"{feature.kind}; leave it out"
                 )
             if options.pooling == "none" and feature.kind == "bag":
                 raise ConfigError(

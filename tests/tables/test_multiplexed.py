@@ -1,8 +1,10 @@
 """One store for all features: what sharing it does to gradients, and what it gains over a store for each."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from recembed.errors import ConfigError
 from recembed.evaluation import auc
 from recembed.rows import SGD, PlainStore, RowStore, RowWiseAdagrad
 from recembed.tables import FullTable, HashedConfig, MultiplexedConfig, Table, TableSpec
@@ -92,3 +94,10 @@ def _trained(tables: dict[str, Table], ids: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
         found = scores(slice(10_000, None))
     return auc(labels[10_000:].numpy(), found.numpy())
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ConfigError, match=r"row_dim = 4 under combine = 'sum' must equal embedding_dim = 8"):
+        MultiplexedConfig(num_embeddings=99, probes=2, row_dim=4, combine="sum").build(specs(1, 900, 8), seed=0)
+    with pytest.raises(ValueError, match="probes by feature under 'concat' need row_dim"):
+        MultiplexedConfig(probes={"f0": 2})
