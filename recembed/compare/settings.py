@@ -165,7 +165,7 @@ class ComparisonConfig(_Section):
             config = cls.model_validate(raw)
         except ValidationError as error:
             raise ConfigError(explain_validation(error, "comparison", cls)) from None
-        _read("base", config.base)
+        _check_rows(_read("base", config.base), tunes=bool(config.grid))
         for label in config.methods:
             for values in ({}, *({key: value} for key, listed in config.grid.items() for value in listed)):
                 _read(f"methods.{label}", config.settings(label, values))
@@ -200,11 +200,25 @@ class ComparisonConfig(_Section):
         return any(table.resized(0.5) is not table for table in tables)
 
 
-def _read(where: str, raw: dict[str, Any]) -> None:
+def _read(where: str, raw: dict[str, Any]) -> RunConfig:
     try:
-        RunConfig.parse(raw)
+        return RunConfig.parse(raw)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_rows(run: RunConfig, *, tunes: bool) -> None:
+    """Raise ``ConfigError`` where the split leaves no rows to compare on, or none to choose from the grid by."""
+    split = run.split
+    if split is None or split.by == "column":
+        return
+    if not split.test and not split.cold_items:
+        raise ConfigError("base: split.test = 0: a comparison is of test rows; set split.test, for example to 0.1")
+    if tunes and not split.valid:
+        raise ConfigError(
+            "base: split.valid = 0: the best of the grid is chosen by validation rows; set split.valid, for example to "
+            "0.1, or leave the grid out"
+        )
 
 
 def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> ComparisonConfig:

@@ -96,6 +96,11 @@ def test_a_file_may_name_the_file_of_its_base(tmp_path: Path) -> None:
             {"methods": {"full": {"embeddings.table": "full", "budgets": [0.1], "skip_budgets": [0.1]}}},
             r"skips all budgets",
         ),
+        ({"base": BASE | {"split": {"by": "time", "test": 0}}}, r"split\.test = 0: a comparison is of test rows; set"),
+        (
+            {"base": BASE | {"split": {"by": "time", "valid": 0}}, "grid": {"embeddings.l2": [0, 0.1]}},
+            r"split\.valid = 0: the best of the grid is chosen by validation rows; set .* or leave the grid out",
+        ),
         ({"grid": {"embeddings.l2": [0.1, -1]}}, r"methods\.full: .*embeddings\.l2"),
         ({"grid": {"embeddings.row_optimizer.learningrate": [0.1]}}, r"did you mean 'learning_rate'"),
     ],
