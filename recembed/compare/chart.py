@@ -58,6 +58,9 @@ def draw_pareto(lines: Sequence[Line], path: Path, title: str) -> bool:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    if len({line.served_bytes for line in drawn}) == 1:  # before anything is drawn: one size alone has no scale
+        only = drawn[0].served_bytes or 1
+        axes.set_xlim(only / 2, only * 2)
     for number, method in enumerate(dict.fromkeys(line.method for line in drawn)):
         own = sorted((line for line in drawn if line.method == method), key=lambda line: line.served_bytes or 0)
         _draw_method(axes, method, own, _COLOURS[number % 10], _MARKS[(number + number // 10) % 10])
@@ -69,9 +72,6 @@ def draw_pareto(lines: Sequence[Line], path: Path, title: str) -> bool:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.08, y=0.08)
-    if len({line.served_bytes for line in drawn}) == 1:
-        only = drawn[0].served_bytes or 1
-        axes.set_xlim(only / 2, only * 2)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.6)
