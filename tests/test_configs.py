@@ -12,6 +12,7 @@ from recembed.data.datasets import DATASETS
 from recembed.quickstart import METHODS, method_config
 from recembed.run import RetrievalConfig
 from recembed.run.build import select_features
+from recembed.run.retrieval_data import open_interactions
 
 FOLDER = Path(__file__).parent.parent / "configs"
 RETRIEVAL = [file for file in sorted(FOLDER.glob("*.yaml")) if "\ntask: retrieval\n" in file.read_text()]
@@ -56,6 +57,13 @@ def test_a_retrieval_config_is_whole_and_fits_its_data(file: Path) -> None:
     assert schema.role("item")
     assert config.name.replace("-", "_") == file.stem
     assert config.training.refit or file.stem.startswith("tiktok"), "published figures there are without a refit"
+
+
+@pytest.mark.parametrize("file", RETRIEVAL, ids=lambda file: file.stem)
+def test_a_retrieval_config_reads_its_data(file: Path, real_data: Path) -> None:
+    data = open_interactions(RetrievalConfig.parse(read_settings(file)))
+    assert len(data.train) > len(data.test) > 0
+    assert data.test.num_items - data.unknown_items == data.train.num_items
 
 
 def test_the_published_splits_have_runs() -> None:
