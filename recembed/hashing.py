@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MISSING_KEY", "hash_rows", "mix64", "salt"]
+__all__ = ["MISSING_KEY", "hash_rows", "is_plain", "mix64", "salt"]
 
 MISSING_KEY = -(2**63)
 """The key that stands for "no value": the least int64, refused as a real id."""
@@ -50,13 +50,13 @@ def mix64(keys: Integers) -> Integers:
     """
     if isinstance(keys, np.ndarray):
         return _hash_blocks(keys, 0, None)
-    if _is_plain(keys):
+    if is_plain(keys):
         return torch.from_numpy(_hash_blocks(keys.numpy(), 0, None))
     return _mix(keys)
 
 
-def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int) -> Integers:
-    """Return int64 addresses in ``0 .. rows-1`` of int64 ``keys`` under ``salts`` (all broadcast).
+def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int, first: Integers | int = 0) -> Integers:
+    """Return int64 addresses in ``first .. first+rows-1`` of int64 ``keys`` under ``salts`` (all broadcast).
 
     ``rows`` must be at most 2**31.
 
@@ -65,22 +65,22 @@ def hash_rows(keys: Integers, salts: Integers | int, rows: Integers | int) -> In
     [59, 62]
     """
     if isinstance(keys, np.ndarray):
-        return _hash_blocks(keys, salts, rows)
-    if _is_plain(keys):
-        return torch.from_numpy(_hash_blocks(keys.numpy(), salts, rows))
-    return _shift_right(_shift_right(_mix(keys ^ salts), 32) * rows, 32)
+        return _hash_blocks(keys, salts, rows, first)
+    if is_plain(keys):
+        return torch.from_numpy(_hash_blocks(keys.numpy(), salts, rows, first))
+    return _shift_right(_shift_right(_mix(keys ^ salts), 32) * rows, 32) + first
 
 
-def _is_plain(keys: Tensor) -> bool:
+def is_plain(keys: Tensor) -> bool:
     """Tell whether NumPy can read ``keys``: on CPU, and neither compiled nor exported."""
     return type(keys) is Tensor and keys.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _hash_blocks(keys: np.ndarray, salts: Any, rows: Any) -> np.ndarray:
+def _hash_blocks(keys: np.ndarray, salts: Any, rows: Any, first: Any = 0) -> np.ndarray:
     """Hash unsigned, in place and block by block; without ``rows`` the keys are mixed and no more."""
-    parts = [np.asarray(part, np.int64) for part in (keys, salts, 0 if rows is None else rows)]
+    parts = [np.asarray(part, np.int64) for part in (keys, salts, 0 if rows is None else rows, first)]
     shape = np.broadcast_shapes(*(part.shape for part in parts))
-    sources, salted, buckets = (np.atleast_1d(np.broadcast_to(part, shape)).view(np.uint64) for part in parts)
+    sources, salted, buckets, starts = (np.atleast_1d(np.broadcast_to(part, shape)).view(np.uint64) for part in parts)
     hashed = np.empty(sources.shape, np.uint64)
     step = max(1, _BLOCK * len(hashed) // max(hashed.size, 1))
     scratch = np.empty((min(step, len(hashed)), *hashed.shape[1:]), np.uint64)
@@ -97,6 +97,7 @@ def _hash_blocks(keys: np.ndarray, salts: Any, rows: Any) -> np.ndarray:
             x >>= np.uint64(32)
             x *= buckets[block]
             x >>= np.uint64(32)
+            x += starts[block]
     return hashed.view(np.int64).reshape(shape)
 
 

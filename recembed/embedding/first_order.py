@@ -3,7 +3,7 @@
 Axes: ``B`` rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -56,17 +56,34 @@ class FirstOrderWeights(nn.Module):
     def place(self, schema: Schema, tables: Mapping[str, Table], store: RowStore) -> None:
         """Read the weights from these tables and this store from now on."""
         self.columns = nn.ModuleList(group_columns(schema.categorical, tables, store))
+        self._like: list[int | None] = [None] * len(self.columns)
         self.jagged = nn.ModuleList(
             JaggedFeature(feature, tables[feature.vocabulary_name], store, self.pooling[feature.name])
             for feature in schema.jagged
         )
 
-    def request(self, lookups: Lookups, batch: Batch) -> list[dict[int, Request]]:
-        """Ask for the weights of a batch; where nothing but a sum is needed the kernel adds them up."""
+    def share(self, groups: Sequence[ColumnGroup]) -> None:
+        """Learn which groups of the vectors have the addresses of one of the weights' own: they are found once."""
+        self._like = [
+            next((i for i, vectors in enumerate(groups) if group.addresses_like(vectors)), None)
+            for group in self._groups
+        ]
+
+    def request(self, lookups: Lookups, batch: Batch, addressed: Sequence[Tensor]) -> list[dict[int, Request]]:
+        """Ask for the weights of a batch; where nothing but a sum is needed the kernel adds them up.
+
+        Args:
+            lookups: Takes the requests.
+            batch: The rows.
+            addressed: What the groups of ``share`` found for them.
+        """
         requests = []
-        for group in self._groups:
-            ids = group.take(batch.ids)
-            requests.append({1: group.request_sums(lookups, ids)} if group.additive else group.request(lookups, ids))
+        for group, like in zip(self._groups, self._like, strict=True):
+            addresses = group.address(group.take(batch.ids)) if like is None else addressed[like]
+            if group.additive:
+                requests.append({1: group.request_sums(lookups, addresses)})
+            else:
+                requests.append(group.request(lookups, addresses))
         return requests + [bag.request(lookups, batch.jagged[bag.name]) for bag in self._bags]
 
     def finish(self, requests: list[dict[int, Request]], batch: Batch) -> Tensor:

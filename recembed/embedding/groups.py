@@ -47,22 +47,28 @@ class ColumnGroup(nn.Module):
         """Return this group's columns ``[B, n]`` of ``Batch.ids`` ``[B, C]``."""
         return ids if self._every else ids.index_select(1, self.get_buffer("columns"))
 
-    def request(self, lookups: Lookups, ids: Tensor) -> dict[int, Request]:
-        """Ask for the rows of ``ids`` ``[B, n]``, by width."""
-        return {
-            width: lookups.rows(addresses.flatten(), width) for width, addresses in self.together.lookups(ids).items()
-        }
+    def address(self, ids: Tensor) -> Tensor:
+        """Return int64 ``[B, slots]`` addresses, counted from the start of each table."""
+        return self.together.address(ids)
+
+    def addresses_like(self, other: "ColumnGroup") -> bool:
+        """Tell whether ``other`` has the same columns and finds the same addresses for them."""
+        return self.places == other.places and self.together.addresses_like(other.together)
+
+    def request(self, lookups: Lookups, addresses: Tensor) -> dict[int, Request]:
+        """Ask for the rows at ``addresses`` ``[B, slots]``, by width."""
+        return {w: lookups.rows(rows.flatten(), w) for w, rows in self.together.lookups(addresses).items()}
 
     def decode(self, requests: dict[int, Request], ids: Tensor) -> Tensor:
         """Return the vectors side by side, ``[B, sum(widths)]``."""
         return self.together.decode(_by_slot(requests, self.together), ids)
 
-    def request_sums(self, lookups: Lookups, ids: Tensor) -> Request:
-        """Ask for the sum of all rows of each example of ``ids`` ``[B, n]``: first-order weights, added in the kernel."""
-        ((width, addresses),) = self.together.lookups(ids).items()
-        batch, slots = addresses.shape
-        offsets = torch.arange(batch + 1, device=ids.device) * slots
-        return lookups.sums(addresses.flatten(), offsets, width)
+    def request_sums(self, lookups: Lookups, addresses: Tensor) -> Request:
+        """Ask for the sum of the rows at ``addresses`` ``[B, slots]``: first-order weights, added in the kernel."""
+        ((width, rows),) = self.together.lookups(addresses).items()
+        batch, slots = rows.shape
+        offsets = torch.arange(batch + 1, device=rows.device) * slots
+        return lookups.sums(rows.flatten(), offsets, width)
 
 
 def group_columns(features: Sequence[Feature], tables: Mapping[str, Table], store: RowStore) -> list[ColumnGroup]:
@@ -128,7 +134,7 @@ class JaggedFeature(nn.Module):
 
     def request(self, lookups: Lookups, jagged: Jagged) -> dict[int, Request]:
         """Ask for the rows, by width."""
-        addresses = self.together.lookups(jagged.values.unsqueeze(1))  # [N, slots]
+        addresses = self.together.lookups(self.together.address(jagged.values.unsqueeze(1)))  # [N, slots]
         if not self._pushed(jagged):
             return {width: lookups.rows(rows.flatten(), width) for width, rows in addresses.items()}
         ((width, rows),) = addresses.items()

@@ -22,7 +22,7 @@ from recembed.embedding.first_order import FirstOrderWeights
 from recembed.embedding.groups import ColumnGroup, JaggedFeature, group_columns, in_schema_order
 from recembed.embedding.lookup import Lookups
 from recembed.embedding.numbers import NumericFeatures
-from recembed.embedding.tables import build_tables
+from recembed.embedding.tables import build_tables, row_tables
 from recembed.errors import ConfigError
 from recembed.rows import ServedStore, StoreMaker, make_row_store
 from recembed.schema.fitted import FittedSchema
@@ -84,9 +84,9 @@ class FeatureEmbedding(nn.Module):
                     f"feature {name!r}: its vectors read {tables[name].reads}, its first-order weights "
                     f"{weights[name].reads}; a batch holds one of them"
                 )
-        slots = chain.from_iterable(table.slots for table in (*tables.values(), *weights.values()))
+        slots = row_tables(tables, self.config) + row_tables(weights, self.config)
         make_store = make_store or partial(make_row_store, self.config.row_store)
-        self.store = make_store(list(slots), optimizer=self.config.row_optimizer, seed=seed, device=device)
+        self.store = make_store(slots, optimizer=self.config.row_optimizer, seed=seed, device=device)
         self.num_embeddings = {name: vocabulary.num_embeddings for name, vocabulary in fitted.vocabularies.items()}
         self._fields = fields
         self.compacted = self.rows_stay = False
@@ -102,14 +102,14 @@ class FeatureEmbedding(nn.Module):
     def _place(self, tables: dict[str, Table], weights: dict[str, Table]) -> None:
         """Read vectors and first-order weights from these tables, whose rows are in the store."""
         self.tables, self.weights = tables or weights, weights
-        fields = self._fields
-        self.columns = nn.ModuleList(group_columns(self.schema.categorical, tables, self.store) if fields else [])
+        self.columns = nn.ModuleList(group_columns(self.schema.categorical, tables, self.store) if self._fields else [])
         self.jagged = nn.ModuleList(
             JaggedFeature(feature, tables[feature.vocabulary_name], self.store, self.config.pooling_of(feature))
-            for feature in (self.schema.jagged if fields else ())
+            for feature in (self.schema.jagged if self._fields else ())
         )
         if self.first_order is not None:
             self.first_order.place(self.schema, weights, self.store)
+            self.first_order.share(self._groups)
         self._movers = [(name, table) for name, table in self._named_tables() if table.moves_rows]
 
     def _named_tables(self) -> Iterator[tuple[str, Table]]:
@@ -141,19 +141,18 @@ class FeatureEmbedding(nn.Module):
         if self.training and self._movers and not self.rows_stay:
             self._move_rows(batch)
         lookups = Lookups(self.store, decay)
-        columns = [(group, ids := group.take(batch.ids), group.request(lookups, ids)) for group in self._groups]
+        groups = self._groups
+        ids = [group.take(batch.ids) for group in groups]
+        addresses = [group.address(own) for group, own in zip(groups, ids, strict=True)]
+        columns = [group.request(lookups, own) for group, own in zip(groups, addresses, strict=True)]
         jagged = [(j, j.request(lookups, batch.jagged[j.name])) for j in self._jagged_features]
-        weights = self.first_order.request(lookups, batch) if self.first_order is not None else []
+        weights = self.first_order.request(lookups, batch, addresses) if self.first_order is not None else []
         lookups.gather()
 
-        pieces = in_schema_order(self._groups, [group.decode(requests, ids) for group, ids, requests in columns])
-        sequences: dict[str, PaddedSequence] = {}
-        for feature, requests in jagged:
-            vectors = feature.finish(requests, batch.jagged[feature.name])
-            if isinstance(vectors, PaddedSequence):
-                sequences[feature.name] = vectors
-            else:
-                pieces.append(vectors)
+        pieces = in_schema_order(groups, [g.decode(r, own) for g, r, own in zip(groups, columns, ids, strict=True)])
+        finished = {j.name: j.finish(requests, batch.jagged[j.name]) for j, requests in jagged}
+        pieces += [vectors for vectors in finished.values() if not isinstance(vectors, PaddedSequence)]
+        sequences = {name: vectors for name, vectors in finished.items() if isinstance(vectors, PaddedSequence)}
         fields, dense = self.numeric(batch.numeric)
         linear = self.first_order.finish(weights, batch) if self.first_order is not None else None
         dense_columns = torch.cat(dense, dim=1) if dense else batch.numeric[:, :0]
@@ -239,7 +238,7 @@ class FeatureEmbedding(nn.Module):
     def bytes(self) -> int:
         """Bytes of all rows, first-order weights included, and of what the methods keep beside them.
 
-        Rows are float32 in training; those of a compact copy have the type they are served in.
+        Rows are of ``config.row_dtype`` in training; those of a compact copy have the type they are served in.
         """
         return self.store.bytes + sum(table.overhead_bytes for table in self.all_tables().values())
 

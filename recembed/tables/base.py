@@ -76,6 +76,7 @@ class Table(nn.Module, ABC):
         embedding_dim: Width of the vectors.
         processes: Those that train on parts of the same batch; what looks beyond a row asks them.
         served_dtype: Type of the rows that a compact form of its own holds.
+        exact_rows: Why rows of half precision will not do for training; empty where they will.
     """
 
     processes: Processes = Processes()
@@ -84,6 +85,7 @@ class Table(nn.Module, ABC):
     additive: bool = False
     moves_rows: bool = False
     served_dtype: ServedDtype = "float32"
+    exact_rows: str = ""
 
     def __init__(self, slots: Sequence[RowTable], embedding_dim: int) -> None:
         super().__init__()
@@ -219,9 +221,13 @@ class Together(nn.Module):
         columns = [table.address(ids[:, i]) for i, table in enumerate(self._tables)]
         return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
-    def lookups(self, ids: Tensor) -> dict[int, Tensor]:
-        """Return, by width, int64 ``[B, slots of that width]`` addresses counted from the start of the stack."""
-        addresses = self.address(ids) + self.get_buffer("first")
+    def addresses_like(self, other: "Together") -> bool:
+        """Tell whether ``address`` of ``other``, over the same features, always returns the same as this one's."""
+        return False
+
+    def lookups(self, addresses: Tensor) -> dict[int, Tensor]:
+        """Return ``addresses`` by width, int64 ``[B, slots of that width]``, counted from the start of the stack."""
+        addresses = addresses + self.get_buffer("first")
         if len(self.widths) == 1:
             return {self.widths[0]: addresses}
         return {width: addresses[:, self._order[width]] for width in self.widths}

@@ -60,3 +60,6 @@ class FullTable(Table):
 class _FullTogether(Together):
     def address(self, ids: Tensor) -> Tensor:
         return ids
+
+    def addresses_like(self, other: Together) -> bool:
+        return isinstance(other, _FullTogether)

@@ -11,6 +11,7 @@ from recembed.errors import ConfigError
 from recembed.hashing import MISSING_KEY, hash_rows, salt
 from recembed.rows import RowTable
 from recembed.tables.base import Table, TableConfig, Together
+from recembed.tables.columns import may_miss, take_columns
 from recembed.tables.full import FullTable
 from recembed.tables.spec import TableSpec
 
@@ -111,6 +112,7 @@ class HashedTable(Table):
     ) -> None:
         probes = len(salts)
         super().__init__([table] * probes, table.embedding_dim * (probes if combine == "concat" else 1))
+        self.addressed_by = (tuple(salts), first, table.num_embeddings, tuple(missing))
         self.first_bucket = first
         self.buckets = table.num_embeddings - first
         self.combine = combine
@@ -122,7 +124,7 @@ class HashedTable(Table):
     def address(self, ids: Tensor) -> Tensor:
         """Return the row of each probe."""
         keys = ids.unsqueeze(-1)  # [*S, 1]
-        rows = hash_rows(keys, self.get_buffer("salts"), self.buckets) + self.first_bucket  # [*S, P]
+        rows = hash_rows(keys, self.get_buffer("salts"), self.buckets, self.first_bucket)  # [*S, P]
         return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows)
 
     def decode(self, rows: Sequence[Tensor], ids: Tensor) -> Tensor:
@@ -148,6 +150,7 @@ class _HashedTogether(Together):
         self._probes = probes[0] if len(set(probes)) == 1 else 0
         self._combine = tables[0].combine if len({table.combine for table in tables}) == 1 else None
         self._one_each = probes == [1] * len(tables)
+        self._addressed_by = [table.addressed_by for table in tables]
         buckets = torch.tensor([tables[i].buckets for i in column])
         starts = torch.tensor([tables[i].first_bucket for i in column])
         self.register_buffer("column", torch.tensor(column), persistent=False)
@@ -156,10 +159,14 @@ class _HashedTogether(Together):
         self.register_buffer("starts", starts, persistent=False)
 
     def address(self, ids: Tensor) -> Tensor:
-        keys = ids if self._one_each else ids.index_select(1, self.get_buffer("column"))  # [B, slots]
+        keys = ids if self._one_each else take_columns(ids, self.get_buffer("column"))  # [B, slots]
         salts = torch.cat([table.get_buffer("salts") for table in self._tables])  # they may have been loaded since
-        rows = hash_rows(keys, salts, self.get_buffer("buckets")) + self.get_buffer("starts")
-        return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows)
+        rows = hash_rows(keys, salts, self.get_buffer("buckets"), self.get_buffer("starts"))
+        return torch.where(keys == MISSING_KEY, self.get_buffer("missing"), rows) if may_miss(keys) else rows
+
+    def addresses_like(self, other: Together) -> bool:
+        """Tell whether salts, buckets and reserved rows are the same; a checkpoint's salts come for both or for none."""
+        return isinstance(other, _HashedTogether) and self._addressed_by == other._addressed_by
 
     def decode(self, rows: dict[int, Tensor], ids: Tensor) -> Tensor:
         if self.concat or not self._probes or self._combine is None or len(self.widths) > 1:
