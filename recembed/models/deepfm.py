@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recembed.batch import Batch
 from recembed.models.base import CTRModel, EmbeddingPart, ModelConfig
-from recembed.models.blocks import MLP, Activation, Dropout, FirstOrder, Units, factorization_machine, output_layer
+from recembed.models.blocks import MLP, Activation, Dropout, FirstOrder, Units, fields_and_pairs, output_layer
 
 __all__ = ["DeepFM", "DeepFMConfig"]
 
@@ -56,8 +56,9 @@ class DeepFM(CTRModel):
         """Return logits."""
         embedded = self.embedding(batch)
         first: Tensor = self.first_order(embedded)  # [B]
-        deep: Tensor = self.output(self.deep(embedded.concat()))  # [B, 1]
-        return first + factorization_machine(embedded.fields.stack()) + deep.squeeze(1).float()  # [B]
+        fields, pairs = fields_and_pairs(embedded)
+        deep: Tensor = self.output(self.deep(fields))  # [B, 1]
+        return first + pairs + deep.squeeze(1).float()  # [B]
 
 
 class DeepFMConfig(ModelConfig):

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recembed.embedded import Embedded, KeyedTensor
 from recembed.errors import ConfigError
 from recembed.models import DLRM, FM, Cross, CTRModel, DCNv2, DeepFM, LogisticRegression, WideAndDeep
-from recembed.models.blocks import MLP, factorization_machine
+from recembed.models.blocks import MLP, factorization_machine, fields_and_pairs
 from recembed.models.cross import CrossLayer, CrossNetwork, LowRankCrossLayer
 from recembed.models.pairwise_dot import PairwiseDot
 from tests.models.stub import StubEmbedding, batch_of
@@ -190,6 +191,26 @@ def test_factorization_machine_is_the_sum_over_pairs() -> None:
     (gradient,) = torch.autograd.grad(factorization_machine(vectors) @ weights.float(), vectors)
     summed = 0.5 * (vectors.sum(1).square().sum(1) - vectors.square().sum((1, 2)))
     torch.testing.assert_close(gradient, torch.autograd.grad(summed @ weights, vectors)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [0, 2])
+@pytest.mark.parametrize("wanted", [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)])
+def test_fields_and_pairs_have_the_gradient_of_both(wanted: tuple[float, float], width: int) -> None:
+    torch.manual_seed(0)
+    values, dense = torch.randn(7, 30, requires_grad=True), torch.randn(7, width, requires_grad=True)
+    embedded = Embedded(KeyedTensor(tuple("abcdef"), (5,) * 6, values), dense, None, {})
+    fields, sums = fields_and_pairs(embedded)
+    vectors = values.view(7, 6, 5)
+    expected = torch.cat([values, dense], dim=1), 0.5 * (vectors.sum(1).square().sum(1) - vectors.square().sum((1, 2)))
+    torch.testing.assert_close((fields, sums), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(fields_and_pairs(embedded), expected)
+    beside, weights = torch.randn(7, 30 + width), torch.randn(7)
+    got, plain = (
+        torch.autograd.grad(wanted[0] * (both[0] * beside).sum() + wanted[1] * both[1] @ weights, (values, dense))
+        for both in ((fields, sums), expected)
+    )
+    torch.testing.assert_close(got, plain, rtol=1e-5, atol=1e-5)
 
 
 def test_pairwise_dot_is_the_lower_triangle_of_the_gram_matrix() -> None:
