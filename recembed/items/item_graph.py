@@ -3,6 +3,7 @@
 Axes: ``I`` items, ``C`` width of a source, ``D`` width of what is propagated, ``k`` neighbours, ``E`` edges.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = ["ItemGraph", "nearest_items"]
 
 _CELLS = 1 << 24  # cosines held at once
 _STEPS = 2.0**30  # of a cosine; equal vectors come out equal in spite of rounding
+_REMEMBERED: dict[tuple[bytes, int], Tensor] = {}  # the refit of a run, and the next run, ask for the same neighbours
+_MOST_REMEMBERED = 4
 
 
 def nearest_items(vectors: Tensor, k: int, *, cells: int = _CELLS) -> Tensor:
@@ -96,6 +99,16 @@ def _shares(names: list[str], weights: Mapping[str, float] | None) -> dict[str, 
     return dict(weights)
 
 
+def _nearest(vectors: Tensor, k: int) -> Tensor:
+    """Return ``nearest_items``, remembered for the last few matrices of this process."""
+    key = (hashlib.blake2b(vectors.contiguous().numpy().data, digest_size=16).digest(), k)
+    if key not in _REMEMBERED:
+        while len(_REMEMBERED) >= _MOST_REMEMBERED:
+            del _REMEMBERED[next(iter(_REMEMBERED))]
+        _REMEMBERED[key] = nearest_items(vectors, k)
+    return _REMEMBERED[key]
+
+
 def _edges(sources: nn.ModuleDict, neighbours: int, shares: Mapping[str, float]) -> Edges:
     rows, columns, values, totals = [], [], [], []
     for name, source in sources.items():
@@ -104,7 +117,7 @@ def _edges(sources: nn.ModuleDict, neighbours: int, shares: Mapping[str, float])
         assert isinstance(source, SourceVectors)
         own = torch.nonzero(source.present).flatten()
         with torch.no_grad():
-            near = own[nearest_items(source(own), neighbours)]  # [i, k]
+            near = own[_nearest(source(own), neighbours)]  # [i, k]
         rows.append(own.repeat_interleave(neighbours).numpy())
         columns.append(near.flatten().numpy())
         values.append(np.full(near.numel(), shares[name] / neighbours))

@@ -26,6 +26,7 @@ from recembed.run.retrieval_chart import draw_by_degree, draw_by_layer
 from recembed.run.retrieval_config import RetrievalConfig
 from recembed.run.retrieval_data import RetrievalData, graph_of, open_interactions
 from recembed.run.retrieval_layers import layer_metrics, reconstruction
+from recembed.run.retrieval_new_items import new_item_metrics
 from recembed.run.retrieval_vectors import write_golden, write_run_vectors
 from recembed.training import Tracker
 
@@ -136,8 +137,8 @@ def _train(
 ) -> _Trained:
     """Search for the number of epochs where there is something to search on, then train to the end."""
     config = data.config.training
-    if data.valid is not None:
-        kept, aside = data.train, data.valid
+    if data.judged is not None:
+        kept, aside = data.train, data.judged
     elif config.holdout:
         kept, aside = hold_out(data.train, config.holdout, seed=config.seed)
     else:
@@ -152,7 +153,7 @@ def _train(
     if search.curve.height:
         write_table(out / "curve.parquet", search.curve)
     if search.stopped == "interrupted" or not config.refit:
-        return _Trained(trainer, encoder, search, search, aside)
+        return _Trained(trainer, encoder, search, search, data.valid or aside)
     say(f"best after {search.best_epoch} epochs; training on all {len(data.known):,} interactions for as many")
     trainer, encoder = _training(data, data.known, tracker, progress, say)
     last = trainer.fit(epochs=search.best_epoch, folder=out / "refit", resume=resume)
@@ -186,6 +187,7 @@ def _metrics(data: RetrievalData, trained: _Trained, result: RankingResult) -> d
         "test_users": result.per_user.height,
         "unknown_test_users": data.unknown_users,
         "unknown_test_items": data.unknown_items,
+        "new_items": new_item_metrics(trained.trainer, data, trained.also_seen),
         "items_without_content": data.items_without,
         "left_out_interactions": trained.last.left_out,
         "users": data.graph.num_users,

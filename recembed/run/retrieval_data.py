@@ -61,6 +61,23 @@ class RetrievalData:
         """All interactions but those of the test."""
         return self.train if self.valid is None else self.train.joined(self.valid)
 
+    @property
+    def judged(self) -> UserItems | None:
+        """The validation interactions of users whom the training part knows; of the others nothing could be learned.
+
+        Raises:
+            DataError: the training part knows none of them.
+        """
+        if self.valid is None:
+            return None
+        known = (self.train.counts > 0)[self.valid.users]
+        if not known.any():
+            raise DataError(
+                "no user of the validation part is in the training part; check the split, or leave valid out"
+            )
+        users, items = self.valid.users[known], self.valid.items[known]
+        return UserItems(users, items, num_users=self.valid.num_users, num_items=self.valid.num_items)
+
     def digest(self) -> str:
         """Return the SHA-256 of all ids and interactions, in hex."""
         digest = hashlib.sha256()

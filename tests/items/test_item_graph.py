@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recembed.errors import ConfigError
+from recembed.items import item_graph
 from recembed.items.item_graph import ItemGraph, nearest_items
 from recembed.items.source_vectors import sources_of
 from tests.items.graphs import ITEMS, content
@@ -100,3 +101,23 @@ def test_what_does_not_fit_is_refused() -> None:
         ItemGraph(sources, 2, {"image": 1.0})
     with pytest.raises(ConfigError, match="expected numbers of at least 0, one of them above"):
         ItemGraph(sources, 2, {"image": 0.0, "text": 0.0})
+
+
+def test_the_neighbours_of_the_same_vectors_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(vectors: torch.Tensor, k: int) -> torch.Tensor:
+        asked.append(k)
+        return nearest_items(vectors, k)
+
+    monkeypatch.setattr(item_graph, "_REMEMBERED", {})
+    monkeypatch.setattr(item_graph, "nearest_items", counted)
+    sources = sources_of(content(), ITEMS)
+    first = dense(ItemGraph(sources, 3))
+    assert len(asked) == len(sources)
+    assert torch.equal(dense(ItemGraph(sources, 3)), first)
+    assert len(asked) == len(sources)
+    assert not torch.equal(dense(ItemGraph(sources, 2)), first)
+    for neighbours in range(1, 6):
+        ItemGraph(sources, neighbours)
+    assert len(item_graph._REMEMBERED) == 4

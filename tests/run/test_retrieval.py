@@ -114,6 +114,26 @@ def test_no_edge_comes_from_the_future(tmp_path: Path) -> None:
     assert aside == set(frame[ends[0] : ends[1]].select("person", "film").rows())
 
 
+def test_validation_judges_users_whom_training_knows_and_the_refit_has_all(tmp_path: Path) -> None:
+    late = pl.DataFrame({"person": ["new", "p1"], "film": ["f1", "f2"], "day": [10**6] * 2})
+    frame = pl.concat([rows(), late, late.with_columns(person=pl.lit("p2"), day=pl.lit(10**6 + 1, pl.Int64))])
+    share = 2 / len(frame)
+    settings = config(tmp_path, frame, split={"by": "time", "valid": share, "test": share})
+    data = open_interactions(settings)
+    assert data.valid is not None and data.judged is not None
+    assert len(data.valid) == 2
+    assert data.graph.user_ids[data.judged.users].to_list() == ["p1"]
+    metrics = train_retrieval(settings, tmp_path / "run").metrics
+    assert metrics["interactions"] == len(rows()) + 2 - rows().filter(person="p1", film="f2").height
+    assert (metrics["users"], metrics["new_items"]) == (61, None)
+    day = pl.when(person="p1").then(pl.lit(10**6, pl.Int64)).otherwise("day")
+    alone = pl.concat([rows().with_columns(day=day).sort("day"), late[1:].with_columns(day=pl.lit(10**7, pl.Int64))])
+    shares = {"valid": rows().filter(person="p1").height / len(alone), "test": 1 / len(alone)}
+    strangers = config(tmp_path, alone, split={"by": "time", **shares})
+    with pytest.raises(DataError, match="no user of the validation part is in the training part"):
+        train_retrieval(strangers, tmp_path / "strangers")
+
+
 def test_ids_that_are_only_in_the_test(tmp_path: Path) -> None:
     late = pl.DataFrame({"person": ["p1", "p1", "new"], "film": ["f_new", "f_other", "f1"], "day": [10**6] * 3})
     settings = config(

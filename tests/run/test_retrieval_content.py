@@ -114,6 +114,9 @@ def test_new_items_are_ranked_where_the_model_wants_them(tmp_path: Path) -> None
     assert (found["new"]["items"], found["new"]["unknown_test_items"]) == (60, 0)
     assert found["old"]["test"]["recall@10"] == 0.0
     assert found["new"]["test"]["recall@10"] > 0
+    assert found["new"]["new_items"]["among_new"]["candidates"] == 10
+    assert found["new"]["new_items"]["among_new"]["recall@10"] == 1.0
+    assert found["old"]["new_items"]["among_all"]["recall@10"] == 0.0
 
 
 @pytest.mark.parametrize(
