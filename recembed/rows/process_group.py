@@ -8,33 +8,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from recembed.errors import TrainingError
+from recembed.rows.heartbeat import Notes, beating, wait_while_it_beats
 from recembed.rows.processes import Processes
 
 __all__ = ["ProcessGroup"]
 
 _ANSWER_SECONDS = 10.0
+_BEAT_SECONDS = 5.0
 _PATIENCE = timedelta(days=7)
 _Answer = TypeVar("_Answer")
-
-
-class Notes(Protocol):
-    """What ``torch.distributed.Store`` offers: words that every process can read."""
-
-    def set(self, key: str, value: str) -> None:
-        """Leave a note."""
-
-    def get(self, key: str) -> bytes:
-        """Read a note."""
-
-    def check(self, keys: list[str]) -> bool:
-        """Say whether the notes are there."""
 
 
 class ProcessGroup(Processes):
@@ -56,7 +45,7 @@ class ProcessGroup(Processes):
         super().__init__()
         self._group, self._patient = group, None
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
-        self.timeout, self._notes, self._calls = timeout, store, 0
+        self.timeout, self._notes, self._calls, self._works = timeout, store, 0, 0
         if store is not None:
             store.set(f"recembed/host/{self.rank}", socket.gethostname())
 
@@ -134,28 +123,44 @@ class ProcessGroup(Processes):
             )
 
     def first_does(self, work: Callable[[], _Answer]) -> _Answer:
-        """Let rank 0 do ``work`` and return its answer; the others wait as long as rank 0 lives.
+        """Let rank 0 do ``work`` and return its answer; the others wait as long as it gives signs of life.
 
         Raises:
-            TrainingError: rank 0 could not do it; its own error says why.
+            TrainingError: rank 0 could not do it (its own error says why), or fell silent.
         """
         answer, fault = None, None
-        if self.rank == 0:
-            try:
-                answer = work()
-            except BaseException as error:
-                fault = error
-        if self._patient is None:
-            self._patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        with self._in_turn():
+            if self.rank == 0:
+                try:
+                    answer = work()
+                except BaseException as error:
+                    fault = error
         words = [(answer, f"{fault}" if fault else None)]
         with self._named("the work of rank 0"):
-            dist.broadcast_object_list(words, 0, group=self._patient)
+            dist.broadcast_object_list(words, 0, group=self._patient or self._group)
         if fault is not None:
             raise fault
         answer, said = words[0]
         if said is not None:
             raise TrainingError(f"rank 0 stopped: {said}")
         return answer  # type: ignore[return-value]
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Hold the other ranks back until rank 0 has left; without notes the collective after it must be patient."""
+        self._works += 1
+        key = f"recembed/work/{self._works}"
+        if self._notes is None:
+            self._patient = self._patient or dist.new_group(backend="gloo", timeout=_PATIENCE)
+            yield
+        elif self.rank == 0:
+            with beating(self._notes, key, min(_BEAT_SECONDS, self.timeout / 4)):
+                yield
+        else:
+            yield
+            with self._named("the work of rank 0"):
+                host = self._notes.get("recembed/host/0").decode()
+                wait_while_it_beats(self._notes, key, self.timeout, f"rank 0 ({host})")
 
     def beside(self) -> Self:
         """Return the same processes over connections of their own."""
@@ -172,6 +177,8 @@ class ProcessGroup(Processes):
         self._calls += 1
         try:
             yield
+        except TimeoutError as error:
+            raise TrainingError(f"rank {self.rank} waited in vain for {what}: {error}; look at its log") from error
         except RuntimeError as error:
             raise TrainingError(f"rank {self.rank} waited in vain for {what}: {self._silent()}") from error
 
