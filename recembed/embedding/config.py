@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from recembed.errors import ConfigError, did_you_mean
 from recembed.items.encoder import EncoderConfig
 from recembed.numeric import NUMERIC, NumericConfig
-from recembed.rows import AnyRowOptimizer, Init, RowStoreName, RowWiseAdagrad, ServedDtype
+from recembed.rows import AnyRowOptimizer, Init, RowDtype, RowStoreName, RowWiseAdagrad, ServedDtype
 from recembed.schema.feature import Feature, Schema
 from recembed.settings import parse_kind
 from recembed.tables import AnyTableConfig, FullConfig, TableConfig
@@ -81,7 +81,10 @@ class EmbeddingConfig(BaseModel):
         ratio: The budget as a share of the bytes of exact tables.
         served_dtype: Type of the rows that are served: ``float32``, ``float16``, or ``int8`` with a float16 scale per row
             (rows under 4 wide: float16). Single weights of pruned tables are float16 under both; networks, projections,
-            codebooks and the codes of integer methods stay as they are. Training is float32.
+            codebooks and the codes of integer methods stay as they are.
+        row_dtype: Type of the rows in training: ``float32``, or ``float16`` or ``bfloat16`` at half the bytes, rounded at
+            random at each update (see ``rows.rounding``). Optimiser states and all that is computed from rows stay
+            float32. On CPU it takes row store ``torch``, which ``auto`` then is.
         project: Bring fields of other widths to ``embedding_dim`` by a learned projection.
         l2: Penalty ``l2 / 2 * sum(row**2)`` over the rows looked up, averaged over the batch.
         init: Law of fresh rows; first-order weights start at zero.
@@ -101,6 +104,7 @@ class EmbeddingConfig(BaseModel):
     embedding_budget: Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     served_dtype: ServedDtype = "float32"
+    row_dtype: RowDtype = "float32"
     project: bool = False
     l2: Annotated[float, Field(ge=0)] = 0.0
     init: Init = Init(scale=0.05, law="uniform")

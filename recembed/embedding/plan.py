@@ -81,7 +81,7 @@ def _bytes(embedding: FeatureEmbedding, table: Table, seen: set[str]) -> dict[st
     )
     return {
         "rows": sum(slot.num_embeddings for slot in own.values()),
-        "trained_bytes": sum(slot.bytes for slot in own.values()) + table.overhead_bytes,
+        "trained_bytes": sum(embedding.store.tables[name].bytes for name in own) + table.overhead_bytes,
         "optimizer_bytes": 4 * numbers,
         "served_bytes": sum(served.values()) + table.served_overhead_bytes,
     }

@@ -1,11 +1,15 @@
 """Schema + settings → the tables of a model, one per vocabulary."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from recembed.embedding.config import EmbeddingConfig
-from recembed.rows import Init
+from recembed.errors import ConfigError
+from recembed.rows import Init, RowTable
 from recembed.schema.fitted import FittedSchema
 from recembed.tables import Table, TableConfig, TableSpec
 
-__all__ = ["build_tables", "table_specs"]
+__all__ = ["build_tables", "row_tables", "table_specs"]
 
 _LINEAR_INIT = Init(scale=0.0, law="uniform")
 
@@ -61,3 +65,18 @@ def table_specs(fitted: FittedSchema, config: EmbeddingConfig, *, linear: bool) 
         )
         found[name] = config.table_of(name), spec
     return list(found.values())
+
+
+def row_tables(tables: Mapping[str, Table], config: EmbeddingConfig) -> list[RowTable]:
+    """Return the rows that tables train, in the type that the config names.
+
+    Raises:
+        ConfigError: a method needs float32 rows.
+    """
+    for name, table in tables.items():
+        if config.row_dtype != "float32" and table.exact_rows:
+            raise ConfigError(
+                f"embeddings.row_dtype = {config.row_dtype!r}: method {config.table_of(name).kind!r} of feature {name!r} needs "
+                f"float32 rows ({table.exact_rows}); set row_dtype to 'float32', or choose another method"
+            )
+    return [replace(slot, dtype=config.row_dtype) for table in tables.values() for slot in table.slots]

@@ -83,7 +83,7 @@ class ContentTable(Table):
         self.streams = nn.ModuleList(streams.values())
         self.fusion, self.ids = fusion, ids
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
-        self.moves_rows = ids is not None and ids.moves_rows
+        self.moves_rows, self.exact_rows = (ids.moves_rows, ids.exact_rows) if ids is not None else (False, "")
         if ids is None:
             self.unknown = uniform_parameter((fusion.embedding_dim,), 0.0, name, "unknown", seed)
         sorted_keys, sorted_ids = vocabulary.tensors()

@@ -13,6 +13,7 @@ from recembed.rows.optimizers import SGD, Adagrad, Adam, AnyRowOptimizer, RowOpt
 from recembed.rows.piece import Piece
 from recembed.rows.plain import PlainStore
 from recembed.rows.processes import Processes
+from recembed.rows.row_table import RowDtype
 from recembed.rows.served import ServedDtype, ServedStore, round_rows, served_row_bytes
 from recembed.rows.weight_decay import decay_rows
 
@@ -25,6 +26,7 @@ __all__ = [
     "Piece",
     "PlainStore",
     "Processes",
+    "RowDtype",
     "RowOptimizer",
     "RowStore",
     "RowStoreName",
@@ -62,13 +64,15 @@ def make_row_store(
 ) -> RowStore:
     """Build a row store: ``torchrec`` (fused), ``torch`` (plain), or ``auto``, the first of them that works here.
 
-    ``auto`` takes ``torch`` too where FBGEMM lacks the row rule (Adam on CPU) and on the meta device.
+    ``auto`` takes ``torch`` too where FBGEMM lacks the row rule (Adam) or trains half-precision rows badly (on CPU), and
+    on the meta device.
     """
     if name not in ("auto", "torchrec", "torch"):
         raise ConfigError(f"row_store = {name!r}: expected 'auto', 'torchrec' or 'torch'")
     if name == "torch" or torch.device(device).type == "meta":
         return PlainStore(tables, optimizer=optimizer, seed=seed, device=device)
-    if name == "auto" and (isinstance(optimizer, Adam) or importlib.util.find_spec("fbgemm_gpu") is None):
+    half = torch.device(device).type == "cpu" and any(table.dtype != "float32" for table in tables)
+    if name == "auto" and (isinstance(optimizer, Adam) or half or importlib.util.find_spec("fbgemm_gpu") is None):
         return PlainStore(tables, optimizer=optimizer, seed=seed, device=device)
     try:
         from recembed.rows.torchrec import TorchRecStore

@@ -18,6 +18,7 @@ from recembed.rows.fresh import fresh_rows
 from recembed.rows.optimizers import RowOptimizer
 from recembed.rows.piece import Piece
 from recembed.rows.processes import Processes
+from recembed.rows.rounding import dtype_of_rows
 from recembed.rows.row_table import Init, RowTable
 
 __all__ = ["Init", "RowStore", "RowTable"]
@@ -38,6 +39,7 @@ class RowStore(nn.Module, ABC):
 
     Attributes:
         processes: Those that train together.
+        row_dtype: What rows are held as in training; optimiser states and all that comes out are float32.
     """
 
     most_rows = 2**31
@@ -56,11 +58,14 @@ class RowStore(nn.Module, ABC):
         self.seed = seed
         self.learning_rate = optimizer.learning_rate if optimizer else 0.0
         self.processes = self._processes()
+        self.row_dtype = dtype_of_rows(tables, optimizer)
         self.stack_rows: dict[int, int] = {}
         self.first_row: dict[str, int] = {}
         for table in tables:
             self._place(table)
         self._allocate(torch.device(device))
+        if self.row_dtype != torch.float32 and optimizer is not None:  # counted for the noise of their rounding
+            self.register_buffer("lookups", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
         self.reset_parameters()
 
     def _processes(self) -> Processes:
@@ -93,7 +98,7 @@ class RowStore(nn.Module, ABC):
 
     @abstractmethod
     def stack(self, width: int) -> Tensor:
-        """Return the live rows of one width, float32 ``[R, D]``, without gradient."""
+        """Return the live rows of one width, ``[R, D]`` of ``row_dtype``, without gradient."""
 
     @abstractmethod
     def stack_states(self, width: int) -> dict[str, Tensor]:
@@ -103,9 +108,13 @@ class RowStore(nn.Module, ABC):
         start = self.first_row[name]
         return whole[start : start + self.tables[name].num_embeddings]
 
-    def rows(self, name: str) -> Tensor:
-        """Return the live rows of one table, float32 ``[num_embeddings, embedding_dim]``."""
+    def held(self, name: str) -> Tensor:
+        """Return the live rows of one table, ``[num_embeddings, embedding_dim]`` of ``row_dtype``."""
         return self._part(name, self.stack(self.tables[name].embedding_dim))
+
+    def rows(self, name: str) -> Tensor:
+        """Return the rows of one table as float32: the live ones, or a copy of what is held in fewer bits."""
+        return self.held(name).float()
 
     def optimizer_rows(self, name: str) -> dict[str, Tensor]:
         """Return the live optimiser states of one table by name."""
@@ -114,7 +123,7 @@ class RowStore(nn.Module, ABC):
 
     def live(self, name: str) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
         """Yield what of a table lies in this process: its first row, live rows, and live optimiser states."""
-        yield 0, self.rows(name), self.optimizer_rows(name)
+        yield 0, self.held(name), self.optimizer_rows(name)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the step size of the row rule."""
@@ -124,22 +133,24 @@ class RowStore(nn.Module, ABC):
     def reset_parameters(self) -> None:
         """Draw every table afresh from ``seed`` and its name, the same on every device and in every store."""
         for table in self.tables.values():
-            rows = self.rows(table.name)
+            rows = self.held(table.name)
             for state in self.optimizer_rows(table.name).values():
                 state.zero_()
             if rows.is_meta:
                 continue
             for start, fresh in fresh_rows(table, self.seed):
                 rows[start : start + len(fresh)].copy_(fresh)
+        if (lookups := self._lookups) is not None:
+            lookups.zero_()
 
     @torch.no_grad()
     def read_rows(self, name: str, places: Tensor | None = None, state: str | None = None) -> Tensor:
-        """Return copies of some rows of a table, or of one of its optimiser states; all where ``places`` is None.
+        """Return float32 copies of some rows of a table, or of one of its optimiser states; all without ``places``.
 
         All processes call it with the same ``places``, int64 ``[U]``.
         """
-        values = self.rows(name) if state is None else self.optimizer_rows(name)[state]
-        return values.clone() if places is None else values[places]
+        values = self.held(name) if state is None else self.optimizer_rows(name)[state]
+        return values.to(torch.float32, copy=True) if places is None else values[places].float()
 
     @torch.no_grad()
     def write_rows(
@@ -147,15 +158,26 @@ class RowStore(nn.Module, ABC):
     ) -> None:
         """Write some rows of a table, or of one of its optimiser states; all where ``places`` is None.
 
-        All processes call it with the same ``places``, int64 ``[U]``, unique, and the same ``values``, ``[U, D]`` (a
-        state of one number a row: ``[U]``) or one number.
+        Rows that are held in fewer bits are rounded to nearest. All processes call it with the same ``places``, int64
+        ``[U]``, unique, and the same ``values``, float32 ``[U, D]`` (a state of one number a row: ``[U]``) or one number.
         """
-        live = self.rows(name) if state is None else self.optimizer_rows(name)[state]
-        live[slice(None) if places is None else places] = values
+        live = self.held(name) if state is None else self.optimizer_rows(name)[state]
+        live[slice(None) if places is None else places] = (
+            values.to(live.dtype) if isinstance(values, Tensor) else values
+        )
 
     def gather(self, requests: Mapping[int, tuple[Tensor, Tensor | None]]) -> dict[int, Tensor]:
         """Look up, for each width, addresses with or without the offsets of bags; see ``forward``."""
+        self._count_lookup()
         return {width: self(addresses, width, offsets) for width, (addresses, offsets) in requests.items()}
+
+    @property
+    def _lookups(self) -> Tensor | None:
+        return self._buffers.get("lookups")
+
+    def _count_lookup(self) -> None:
+        if self._lookups is not None and torch.is_grad_enabled():
+            self._lookups.add_(1)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -164,7 +186,7 @@ class RowStore(nn.Module, ABC):
 
     @property
     def bytes(self) -> int:
-        """Bytes of all rows as float32, optimiser states left out."""
+        """Bytes of all rows in training, optimiser states left out."""
         return sum(table.bytes for table in self.tables.values())
 
     @property
@@ -180,9 +202,11 @@ class RowStore(nn.Module, ABC):
         return 4 * sum(numbers)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``table.weight`` and ``table.<state>`` with their live tensors."""
+        """Yield ``table.weight`` and ``table.<state>`` with their live tensors, and ``lookups`` where they are counted."""
+        if self._lookups is not None:
+            yield "lookups", self._lookups
         for name in self.tables:
-            yield f"{name}.weight", self.rows(name)
+            yield f"{name}.weight", self.held(name)
             for state, values in self.optimizer_rows(name).items():
                 yield f"{name}.{state}", values
 

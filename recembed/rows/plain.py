@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from recembed.rows.base import RowStore
 from recembed.rows.huge_pages import on_huge_pages
+from recembed.rows.rounding import Rounding
 
 __all__ = ["PlainStore"]
 
@@ -31,11 +32,16 @@ class PlainStore(RowStore):
         self._trigger = torch.zeros((), requires_grad=True)  # makes autograd call backward; itself never moves
         states = self.optimizer.states if self.optimizer else {}
         for width, rows in self.stack_rows.items():
-            self.register_buffer(f"stack_{width}", torch.zeros(rows, width, device=device), persistent=False)
+            stack = torch.zeros(rows, width, dtype=self.row_dtype, device=device)
+            self.register_buffer(f"stack_{width}", stack, persistent=False)
             for state, vector in states.items():
                 shape = (rows, width) if vector else (rows,)
                 self.register_buffer(f"{state}_{width}", torch.zeros(shape, device=device), persistent=False)
             on_huge_pages((self.stack(width), *self.stack_states(width).values()))
+        if self.row_dtype != torch.float32 and self.optimizer is not None:
+            for width in self.stack_rows:
+                tables = [table for table in self.tables.values() if table.embedding_dim == width]
+                self.add_module(f"rounding_{width}", Rounding(tables, self.row_dtype, seed=self.seed, device=device))
 
     def stack(self, width: int) -> Tensor:
         """Return the live rows of one width."""
@@ -55,8 +61,12 @@ class PlainStore(RowStore):
         return _gather(self.stack(width), addresses, offsets)
 
     @torch.no_grad()
-    def update(self, width: int, addresses: Tensor, gradient: Tensor, bags: Tensor | None = None) -> None:
+    def update(
+        self, width: int, addresses: Tensor, gradient: Tensor, bags: Tensor | None = None, count: Tensor | None = None
+    ) -> None:
         """Apply the row rule: gradients of equal addresses are summed first.
+
+        ``count`` is that of the lookup, for the noise of rows held in fewer bits than float32.
 
         Shapes:
             addresses: int64 ``[N]``; gradient: float32 ``[N, D]``, or ``[G, D]`` with ``bags``, int64 ``[N]``, the bag
@@ -66,14 +76,25 @@ class PlainStore(RowStore):
         unique, total = _by_address(addresses, gradient, bags)  # [U], [U, D]
         stack, states = self.stack(width), self.stack_states(width)
         if self.optimizer.moves_every_row:
-            whole = torch.zeros_like(stack).index_copy_(0, unique, total)  # [R, D]
-            self.optimizer.step(stack, whole, states, self.learning_rate)  # in place
+            rows, whole = (
+                stack.float(),
+                torch.zeros_like(stack, dtype=torch.float32).index_copy_(0, unique, total),
+            )  # [R, D]
+            self.optimizer.step(rows, whole, states, self.learning_rate)  # in place
+            if rows is not stack:
+                stack.copy_(self._rounded(rows, torch.arange(len(rows), device=rows.device), width, count))
             return
         current = {state: values.index_select(0, unique) for state, values in states.items()}
-        rows = self.optimizer.step(stack.index_select(0, unique), total, current, self.learning_rate)
-        stack.index_copy_(0, unique, rows)
+        rows = self.optimizer.step(stack.index_select(0, unique).float(), total, current, self.learning_rate)
+        stack.index_copy_(0, unique, self._rounded(rows, unique, width, count))
         for state, values in states.items():
             values.index_copy_(0, unique, current[state])
+
+    def _rounded(self, rows: Tensor, addresses: Tensor, width: int, count: Tensor | None) -> Tensor:
+        if count is None:
+            return rows
+        rounded: Tensor = self.get_submodule(f"rounding_{width}")(rows, addresses, count)
+        return rounded
 
 
 def _by_address(addresses: Tensor, gradient: Tensor, bags: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -93,7 +114,10 @@ def _by_address(addresses: Tensor, gradient: Tensor, bags: Tensor | None) -> tup
 
 def _gather(stack: Tensor, addresses: Tensor, offsets: Tensor | None) -> Tensor:
     if offsets is None:
-        return F.embedding(addresses, stack)  # [N, D]
+        return F.embedding(addresses, stack).float()  # [N, D]
+    if stack.dtype != torch.float32:  # of such a stack torch's sums would be rounded too
+        rows, addresses = F.embedding(addresses, stack).float(), torch.arange(len(addresses), device=addresses.device)
+        return F.embedding_bag(addresses, rows, offsets, mode="sum", include_last_offset=True)  # [G, D]
     return F.embedding_bag(addresses, stack, offsets, mode="sum", include_last_offset=True)  # [G, D]
 
 
@@ -109,6 +133,7 @@ class _Lookup(torch.autograd.Function):
         ctx: Any, trigger: Tensor, addresses: Tensor, offsets: Tensor | None, store: PlainStore, width: int
     ) -> Tensor:
         ctx.store, ctx.width = store, width
+        ctx.count = None if store._lookups is None else store._lookups.clone()
         ctx.save_for_backward(addresses, offsets)
         return _gather(store.stack(width), addresses, offsets)
 
@@ -116,5 +141,5 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         addresses, offsets = ctx.saved_tensors
         bags = None if offsets is None else _bag_of_each(offsets, len(addresses))
-        ctx.store.update(ctx.width, addresses, gradient.contiguous(), bags)
+        ctx.store.update(ctx.width, addresses, gradient.contiguous(), bags, ctx.count)
         return None, None, None, None, None

@@ -28,7 +28,7 @@ def plan_by_size(
         copy_below: Bytes of rows up to which a table is copied.
         kernel: Stands in the plan.
     """
-    sizes = {name: shard_bytes(_whole(table), optimizer) for name, table in tables.items()}
+    sizes = {name: shard_bytes(_whole(table), table, optimizer) for name, table in tables.items()}
     fair = sum(sizes.values()) / world_size
     loads, plans = [0.0] * world_size, dict[str, TablePlan]()
     for name in sorted(tables, key=lambda name: -sizes[name]):

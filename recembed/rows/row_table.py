@@ -5,7 +5,9 @@ from typing import Literal
 
 from recembed.errors import ConfigError
 
-__all__ = ["Init", "Part", "RowTable"]
+__all__ = ["Init", "Part", "RowDtype", "RowTable"]
+
+RowDtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class RowTable:
         embedding_dim: Numbers per row.
         init: Law of fresh rows.
         part: The larger table that this one is a part of.
+        dtype: What a number is held as in training; those of one store are alike.
     """
 
     name: str
@@ -50,6 +53,7 @@ class RowTable:
     embedding_dim: int
     init: Init = field(default_factory=Init)
     part: Part | None = None
+    dtype: RowDtype = "float32"
 
     def __post_init__(self) -> None:
         """Refuse sizes no table can have."""
@@ -59,5 +63,5 @@ class RowTable:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the rows as float32."""
-        return 4 * self.num_embeddings * self.embedding_dim
+        """Bytes of the rows in training."""
+        return (4 if self.dtype == "float32" else 2) * self.num_embeddings * self.embedding_dim

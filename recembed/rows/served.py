@@ -114,7 +114,7 @@ class ServedStore(RowStore):
             return stack.float() * self.get_buffer(f"scale_{width}").float()
         return stack.float()
 
-    def rows(self, name: str) -> Tensor:
+    def held(self, name: str) -> Tensor:
         """Return the rows of one table as numbers, float32 ``[num_embeddings, embedding_dim]``."""
         width = self.tables[name].embedding_dim
         rows = self._part(name, self.get_buffer(f"stack_{width}")).float()

@@ -27,14 +27,14 @@ class Shard:
         """Return the part as a table of its own, with the fresh rows it has in the whole."""
         part = Part(whole.name, whole.num_embeddings, whole.embedding_dim, self.rows.start, self.columns.start)
         name = f"{whole.name}[{self.rows.start}:{self.rows.stop}, {self.columns.start}:{self.columns.stop}]"
-        return RowTable(name, len(self.rows), len(self.columns), whole.init, part)
+        return RowTable(name, len(self.rows), len(self.columns), whole.init, part, whole.dtype)
 
 
-def shard_bytes(shard: Shard, optimizer: RowOptimizer | None) -> int:
-    """Return the bytes of a part with its optimiser states."""
+def shard_bytes(shard: Shard, table: RowTable, optimizer: RowOptimizer | None) -> int:
+    """Return the bytes of a part of ``table`` with its optimiser states, which are float32."""
     width = len(shard.columns)
     states = sum(optimizer.state_width(state, width) for state in optimizer.states) if optimizer else 0
-    return 4 * len(shard.rows) * (width + states)
+    return shard.table(table).bytes + 4 * len(shard.rows) * states
 
 
 def readable(size: float) -> str:

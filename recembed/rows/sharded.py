@@ -103,6 +103,9 @@ class ShardedStore(RowStore):
         """Look up all widths in one exchange."""
         unique = {width: torch.unique(addresses, return_inverse=True) for width, (addresses, _) in requests.items()}
         train = torch.is_grad_enabled() and self.optimizer is not None
+        self._count_lookup()
+        if self._lookups is not None and self.local._lookups is not None:
+            self.local._lookups.copy_(self._lookups)
         fetched = self._exchange({width: addresses for width, (addresses, _) in unique.items()}, train=train)
         found: dict[int, Tensor] = {}
         for width, (_, offsets) in requests.items():
@@ -119,7 +122,7 @@ class ShardedStore(RowStore):
         for shard in self.plan.shards(table):
             if shard.rank == self._group.rank:
                 part = shard.table(table).name
-                yield shard, self.local.rows(part) if state is None else self.local.optimizer_rows(part)[state]
+                yield shard, self.local.held(part) if state is None else self.local.optimizer_rows(part)[state]
 
     def live(self, name: str) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
         """Yield the parts of a table that lie here."""
@@ -129,6 +132,8 @@ class ShardedStore(RowStore):
 
     def named_pieces(self) -> Iterator[tuple[str, Piece]]:
         """Yield the live parts that lie here; of copies on all processes rank 0 keeps the one that is saved."""
+        if self._lookups is not None:
+            yield "lookups", Piece.of(self._lookups, saved=self._group.rank == 0)
         for name, table in self.tables.items():
             for state in (None, *self.states):
                 whole = self._shape(table, state)
@@ -137,7 +142,7 @@ class ShardedStore(RowStore):
                     doubled = (shard.copy and shard.rank > 0) or (len(whole) == 1 and shard.columns.start > 0)
                     yield f"{name}.{state or 'weight'}", Piece(values, start, whole, saved=not doubled)
 
-    def rows(self, name: str) -> Tensor:
+    def held(self, name: str) -> Tensor:
         """Return a copy of the whole table, on every process; change rows by ``write_rows``."""
         return self._collect(name, None)
 
@@ -148,7 +153,7 @@ class ShardedStore(RowStore):
     @torch.no_grad()
     def _collect(self, name: str, state: str | None) -> Tensor:
         table, own = self.tables[name], dict(self.parts(name, state))
-        whole = self._empty(table, table.num_embeddings, state)
+        whole = self._empty(table, table.num_embeddings, state).to(torch.float32 if state else self.row_dtype)
         for shard in self.plan.shards(table):
             if shard.copy and shard.rank:
                 continue
@@ -172,14 +177,14 @@ class ShardedStore(RowStore):
     def read_rows(self, name: str, places: Tensor | None = None, state: str | None = None) -> Tensor:
         """Return copies of some rows on every process; all call it with the same ``places``."""
         if places is None:
-            return self._collect(name, state)
+            return self._collect(name, state).float()
         found = self._empty(self.tables[name], len(places), state)
         for shard, live in self.parts(name, state):
             if shard.copy and self._group.rank:
                 continue
             here = _inside(places, shard)
             columns = slice(shard.columns.start, shard.columns.stop)
-            rows = live[places[here] - shard.rows.start]
+            rows = live[places[here] - shard.rows.start].float()
             if found.ndim == 2:
                 found[here, columns] = rows
             elif shard.columns.start == 0:
@@ -194,13 +199,14 @@ class ShardedStore(RowStore):
         for shard, live in self.parts(name, state):
             rows: Any = slice(shard.rows.start, shard.rows.stop) if places is None else _inside(places, shard)
             given = values if isinstance(values, float | int) else values[rows]
-            if isinstance(given, Tensor) and live.ndim == 2:
-                given = given[:, shard.columns.start : shard.columns.stop]
+            if isinstance(given, Tensor):
+                given = given.to(live.dtype)
+                given = given[:, shard.columns.start : shard.columns.stop] if live.ndim == 2 else given
             live[slice(None) if places is None else places[rows] - shard.rows.start] = given
 
     def stack(self, width: int) -> Tensor:
         """Return copies of the rows of one width."""
-        return torch.cat([self.rows(name) for name, table in self.tables.items() if table.embedding_dim == width])
+        return torch.cat([self.held(name) for name, table in self.tables.items() if table.embedding_dim == width])
 
     def stack_states(self, width: int) -> dict[str, Tensor]:
         """Return copies of the optimiser states of one width."""
@@ -220,7 +226,10 @@ class ShardedStore(RowStore):
                 error_msgs.append(f"{key}: shape {tuple(given.shape)}, expected {shape}")
             else:
                 self.write_rows(name, given, state=state)
-        unexpected_keys.extend(k for k in state_dict if k.startswith(prefix) and k[len(prefix) :] not in wanted)
+        if self._lookups is not None and prefix + "lookups" in state_dict:
+            self._lookups.copy_(state_dict[prefix + "lookups"])
+        known = {*wanted, *(() if self._lookups is None else ("lookups",))}
+        unexpected_keys.extend(k for k in state_dict if k.startswith(prefix) and k[len(prefix) :] not in known)
 
 
 def _inside(places: Tensor, shard: Shard) -> Tensor:

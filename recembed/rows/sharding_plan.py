@@ -123,7 +123,7 @@ class ShardingPlan(BaseModel):
         totals = [0] * self.world_size
         for table in tables.values():
             for shard in self.shards(table):
-                totals[shard.rank] += shard_bytes(shard, optimizer)
+                totals[shard.rank] += shard_bytes(shard, table, optimizer)
         return totals
 
     def describe(self, tables: Mapping[str, RowTable], optimizer: RowOptimizer | None) -> str:
@@ -141,7 +141,7 @@ class ShardingPlan(BaseModel):
     def _line(self, table: RowTable, optimizer: RowOptimizer | None) -> tuple[str, ...]:
         plan, shards = self.tables[table.name], self.shards(table)
         ranks = ",".join(str(shard.rank) for shard in shards)
-        largest = max(shard_bytes(shard, optimizer) for shard in shards)
+        largest = max(shard_bytes(shard, table, optimizer) for shard in shards)
         size = f"{table.num_embeddings:,} x {table.embedding_dim}"
         return table.name, size, plan.sharding, plan.kernel, ranks, readable(largest), plan.why
 

@@ -41,7 +41,7 @@ def quiet() -> Iterator[None]:
 try:
     with quiet():
         import torchrec
-        from fbgemm_gpu.split_embedding_configs import EmbOptimType
+        from fbgemm_gpu.split_embedding_configs import EmbOptimType, SparseType
         from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
         from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
             ComputeDevice,
@@ -80,13 +80,19 @@ class TorchRecStore(RowStore):
                 f"row_optimizer.kind = {getattr(rule, 'kind', '?')!r}: FBGEMM offers {known} on {device.type}; "
                 "choose one of them or set row_store to 'torch'"
             )
+        if self.row_dtype != torch.float32 and device.type != "cuda":
+            name = str(self.row_dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"embeddings.row_dtype = {name!r}: on CPU FBGEMM rounds float16 rows to nearest, which loses small steps, and "
+                "has no bfloat16; set row_store to 'torch' or 'auto', whose rows are rounded at random"
+            )
         self._kernels = _Kernels()
         for width, rows in self.stack_rows.items():
             if width > _WIDEST:
                 raise ConfigError(
                     f"rows of width {width}: FBGEMM takes at most {_WIDEST}; narrow them or set row_store to 'torch'"
                 )
-            self._kernels[width] = _kernel(rows, _padded(width), rule, device)
+            self._kernels[width] = _kernel(rows, _padded(width), rule, self.row_dtype, device)
             on_huge_pages((self.stack(width), *self.stack_states(width).values()))
         self._factor = {w: _gradient_factor(w) if isinstance(rule, RowWiseAdagrad) else 1.0 for w in self.stack_rows}
         self.set_learning_rate(self.learning_rate)
@@ -138,7 +144,9 @@ def _gradient_factor(width: int) -> float:
     return math.sqrt(_padded(width) / width)
 
 
-def _kernel(rows: int, width: int, rule: RowOptimizer, device: torch.device) -> SplitTableBatchedEmbeddingBagsCodegen:
+def _kernel(
+    rows: int, width: int, rule: RowOptimizer, dtype: torch.dtype, device: torch.device
+) -> SplitTableBatchedEmbeddingBagsCodegen:
     on_gpu = device.type == "cuda"
     place = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
     compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
@@ -149,6 +157,9 @@ def _kernel(rows: int, width: int, rule: RowOptimizer, device: torch.device) -> 
             learning_rate=rule.learning_rate,
             eps=getattr(rule, "eps", 1e-8),
             pooling_mode=PoolingMode.SUM,
+            weights_precision=SparseType.from_dtype(dtype),
+            output_dtype=SparseType.FP32,
+            stochastic_rounding=dtype != torch.float32,  # on GPU; the CPU kernel ignores it
             device=device,
         )
 

@@ -76,7 +76,7 @@ def plan_by_torchrec(
         try:
             found = planner.plan(_collection(tables), [_Sharder()])
         except PlannerError as error:
-            needed = sum(shard_bytes(_whole(table), optimizer) for table in tables.values())
+            needed = sum(shard_bytes(_whole(table), table, optimizer) for table in tables.values())
             raise ConfigError(
                 f"the tables take {readable(needed)} with optimiser rows; {world_size} processes of {readable(memory)} "
                 "cannot hold them: add processes or memory, or shrink the tables (embeddings.table)"

@@ -36,7 +36,8 @@ def store_maker(config: RunConfig, processes: Processes, plan: Path | str | None
     from recembed.rows.sharding_plan import ShardingPlan
 
     assert isinstance(processes, ProcessGroup)
-    kernel: Literal["fused", "torch"] = "torch" if config.embeddings.row_store == "torch" else "fused"
+    plain = config.embeddings.row_store == "torch" or config.embeddings.row_dtype != "float32"
+    kernel: Literal["fused", "torch"] = "torch" if plain else "fused"
     batch = -(-config.training.batch_size // processes.count)
     if plan in (None, "size", "torchrec"):
         planner: Literal["size", "torchrec"] = "torchrec" if plan == "torchrec" else "size"

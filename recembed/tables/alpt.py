@@ -80,6 +80,7 @@ class AlptTable(Table):
     """
 
     moves_rows = True
+    exact_rows = "it rounds them itself, to a grid of its own"
 
     def __init__(self, rows: RowTable, bits: int, scale: float, scale_rate: float, seeded: int) -> None:
         scales = RowTable(f"{rows.name}.scale", rows.num_embeddings, 1, Init(0.0, "uniform"))

@@ -150,6 +150,7 @@ class IntegerTable(Table):
         self.moves_rows = when == "training"
         self.register_buffer("scale", None if scale is None else torch.tensor([scale]))
         if self.moves_rows:
+            self.exact_rows = "it rounds them itself, to a grid of its own"
             self.register_buffer("noise", torch.tensor([seeded], dtype=torch.int64))
 
     @property

@@ -164,7 +164,7 @@ class MatryoshkaTable(Table):
         super().__init__(inner.slots, inner.embedding_dim)
         self.inner = inner
         self.reads = inner.reads
-        self.moves_rows = inner.moves_rows
+        self.moves_rows, self.exact_rows = inner.moves_rows, inner.exact_rows
         self.widths = widths
         self.serve_width = serve_width
         self.cuts = cuts

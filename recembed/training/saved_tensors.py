@@ -78,7 +78,7 @@ class SavedTensors:
             columns = slice(part.start[1], part.start[1] + part.shape[1]) if len(part.shape) > 1 else slice(None)
             for first, block in _blocks(part, name):
                 here = ((places >= first) & (places < first + len(block))).nonzero().squeeze(1)
-                rows = block[places[here] - first]
+                rows = block[places[here] - first].float()
                 if found.ndim == 1:
                     found[here] = rows
                 else:
