@@ -11,7 +11,7 @@ from recembed.graph.encoder import GraphEncoder
 from recembed.graph.interaction_graph import InteractionGraph
 from recembed.graph.node_slice import NodeSlice
 from recembed.graph.node_vectors import NodeVectors
-from recembed.graph.propagation import mean_of_powers
+from recembed.graph.propagation import mean_of_powers, rows_of_mean_of_powers
 from recembed.rows.processes import Processes
 
 __all__ = ["LightGCN"]
@@ -73,7 +73,11 @@ class LightGCN(GraphEncoder):
     def rows(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of ``nodes`` after all layers, and those of layer 0, which are regularised."""
         base: Tensor = self.base()  # [N, D]
-        return self._smooth(base).index_select(0, nodes), base.index_select(0, nodes)
+        if self.adjacency is None:
+            own = base.index_select(0, nodes)
+            return own, own
+        a = self.adjacency
+        return rows_of_mean_of_powers(base, nodes, a.pointers, a.neighbours, *self._weights(a), self.layers)
 
     def by_layer(self) -> list[Tensor]:
         """Return ``[E0, A E0, …, A^L E0]``, each ``[N, D]``."""
@@ -88,6 +92,8 @@ class LightGCN(GraphEncoder):
         if self.adjacency is None:
             return vectors
         a = self.adjacency
-        dropped = a.drop_edges(self.edge_dropout) if self.training else None
-        weights, transposed = dropped or (a.weights, a.transposed_weights)
-        return mean_of_powers(vectors, a.pointers, a.neighbours, weights, transposed, self.layers, a.processes)
+        return mean_of_powers(vectors, a.pointers, a.neighbours, *self._weights(a), self.layers, a.processes)
+
+    def _weights(self, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
+        dropped = adjacency.drop_edges(self.edge_dropout) if self.training else None
+        return dropped or (adjacency.weights, adjacency.transposed_weights)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recembed.errors import CheckpointError
+from recembed.retrieval.adam import Adam
 
 __all__ = ["RetrievalState", "load_state", "load_weights", "save_state"]
 
@@ -42,7 +43,7 @@ class RetrievalState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_state(path: Path, model: nn.Module, state: RetrievalState, optimizer: torch.optim.Optimizer | None) -> None:
+def save_state(path: Path, model: nn.Module, state: RetrievalState, optimizer: Adam | None) -> None:
     """Write a checkpoint, one file, whole or not at all; without an optimiser it holds weights only.
 
     Raises:
@@ -67,7 +68,7 @@ def save_state(path: Path, model: nn.Module, state: RetrievalState, optimizer: t
         ) from error
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RetrievalState | None:
+def load_state(path: Path, model: nn.Module, optimizer: Adam) -> RetrievalState | None:
     """Go back to a checkpoint; None where there is none.
 
     Raises:
@@ -75,12 +76,6 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     """
     if not path.is_file():
         return None
-    for parameter in model.parameters():  # Adam makes its moments at the first step
-        optimizer.state[parameter] = {
-            "step": torch.zeros(()),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
     return _load(path, _weights(model) | _moments(model, optimizer))
 
 
@@ -117,13 +112,12 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: values.detach() for name, values in model.state_dict().items() if _is_saved(name)}
 
 
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(model: nn.Module, optimizer: Adam) -> dict[str, Tensor]:
     return {
         f"{_ADAM}{name}/{key}": value
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if _is_saved(name)
-        for key, value in optimizer.state[parameter].items()
-        if isinstance(value, Tensor)
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recembed.errors import ConfigError, TrainingError
 from recembed.evaluation.user_items import UserItems
+from recembed.retrieval.adam import Adam
 from recembed.retrieval.config import RetrievalTraining
 from recembed.retrieval.encoder import Encoder
 from recembed.retrieval.losses import Negatives
@@ -44,7 +45,7 @@ class RetrievalStep:
         self._log_popularity = torch.from_numpy(np.log(chances)).float()  # [I]
         expected = self.sampler.probabilities * config.sampler.negatives
         self._log_expected = torch.from_numpy(np.log(expected)).float()  # [I]
-        self.optimizer = torch.optim.Adam(_parameters(encoder), lr=config.learning_rate, fused=True)
+        self.optimizer = Adam(_parameters(encoder))
 
     @property
     def log_drawn(self) -> Tensor:
@@ -62,15 +63,12 @@ class RetrievalStep:
             step: Steps done so far; draws depend on it.
             factor: On the learning rate.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mixed(self.config.seed, step))  # dropout
             loss, penalty = self._loss(users, positives, step)
-        self.optimizer.zero_grad(set_to_none=True)
         total = loss + self.config.regularisation * penalty if self.config.regularisation else loss
         total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self.optimizer.step(self.config.learning_rate * factor)
         return loss.detach()
 
     def check(self, loss: float, step: int) -> None:

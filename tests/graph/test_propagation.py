@@ -6,7 +6,7 @@ import torch
 
 from recembed.errors import ConfigError
 from recembed.graph import Adjacency, InteractionGraph
-from recembed.graph.propagation import mean_of_powers
+from recembed.graph.propagation import mean_of_powers, rows_of_mean_of_powers
 
 
 def random_graph(users: int = 12, items: int = 9, edges: int = 40, *, weighted: bool = False) -> InteractionGraph:
@@ -67,6 +67,24 @@ def test_the_mean_of_powers_is_the_mean_of_powers(layers: int, normalisation: st
     got.backward(gradient)
     torch.testing.assert_close(got, mean @ vectors, atol=1e-5, rtol=0)
     torch.testing.assert_close(vectors.grad, mean.T @ gradient, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("normalisation", ["symmetric", "row"])
+@pytest.mark.parametrize("nodes", [[2, 0, 11, 20], list(range(21)), [11], []], ids=len)
+def test_rows_of_the_mean_are_those_of_the_mean(layers: int, normalisation: str, nodes: list[int]) -> None:
+    """Node 11 is a user without an edge, 20 an item without one."""
+    adjacency = Adjacency(random_graph(), normalisation)  # type: ignore[arg-type]
+    parts = adjacency.pointers, adjacency.neighbours, adjacency.weights, adjacency.transposed_weights
+    which, start = torch.tensor(nodes, dtype=torch.int64), torch.randn(adjacency.num_nodes, 4)
+    one, other = start.clone().requires_grad_(), start.clone().requires_grad_()
+    got, expected = rows_of_mean_of_powers(one, which, *parts, layers), (mean_of_powers(other, *parts, layers), other)
+    gradients = torch.randn(2, len(nodes), 4)
+    torch.autograd.backward(got, list(gradients))
+    torch.autograd.backward([each[which] for each in expected], list(gradients))
+    for mine, whole in zip(got, expected, strict=True):
+        assert torch.equal(mine, whole[which])
+    torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=0)
 
 
 def test_the_gradient_of_a_transposed_view_is_the_same() -> None:
