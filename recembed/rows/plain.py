@@ -76,10 +76,8 @@ class PlainStore(RowStore):
         unique, total = _by_address(addresses, gradient, bags)  # [U], [U, D]
         stack, states = self.stack(width), self.stack_states(width)
         if self.optimizer.moves_every_row:
-            rows, whole = (
-                stack.float(),
-                torch.zeros_like(stack, dtype=torch.float32).index_copy_(0, unique, total),
-            )  # [R, D]
+            rows = stack.float()  # the stack itself where it is float32
+            whole = torch.zeros_like(rows).index_copy_(0, unique, total)  # [R, D]
             self.optimizer.step(rows, whole, states, self.learning_rate)  # in place
             if rows is not stack:
                 stack.copy_(self._rounded(rows, torch.arange(len(rows), device=rows.device), width, count))
