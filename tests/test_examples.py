@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from recembed.config import read_settings
+from recembed.run import RetrievalConfig
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -68,6 +71,18 @@ def test_cold_start_films_by_content_beat_the_out_of_vocabulary_row(real_data: P
 def test_complementary_products_complete_and_similar_ones_are_alike() -> None:
     printed = run("complementary_products.py")
     assert number(r"complements by IN.OUT (\S+),", printed) > 0.9 > 0.1 > number(r"by IN.IN (\S+)", printed)
+
+
+def test_the_runs_on_hm_are_whole_and_all_measured() -> None:
+    folder = EXAMPLES / "hm_retrieval"
+    listed = re.search(r"MODELS = \((.*)\)", (folder / "measure.py").read_text())
+    assert listed
+    assert {file.stem for file in folder.glob("*.yaml")} == set(re.findall(r"\w+", listed[1]))
+    for file in folder.glob("*.yaml"):
+        config = RetrievalConfig.parse(read_settings(file))
+        assert (config.name, config.data.dataset) == (f"hm-{file.stem.replace('_', '-')}", "hm_week")
+        assert config.training.refit, "the test day is the day after the last that is trained on"
+        assert getattr(config.model, "new_items", True), "articles without purchases are ranked"
 
 
 @pytest.mark.slow
