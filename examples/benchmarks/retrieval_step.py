@@ -116,10 +116,10 @@ def main() -> None:
             subprocess.run([sys.executable, *sys.argv, "--model", model, "--setting", setting], check=True)
         return
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
     train, test, origin = load(options.scale)
     graph = InteractionGraph.of(train.users, train.items, num_users=train.num_users, num_items=train.num_items)
     encoder = LightGCN(graph) if options.model == "lightgcn" else NGCF(graph, form="paper")
+    keep_freed_memory()  # as a run does before it trains
     facts = {"model": options.model, "data": origin, "threads": torch.get_num_threads(), "torch": torch.__version__}
     for line in (step_line(encoder, train, options.setting, options.repeat), ranking_line(encoder, train, test)):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

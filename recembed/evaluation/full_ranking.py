@@ -69,7 +69,7 @@ def evaluate_ranking(
     *,
     seen: UserItems | None = None,
     k: Sequence[int] = (20,),
-    block_users: int = 256,
+    block_users: int = 128,
     score: Score | None = None,
 ) -> RankingResult:
     """Rank all items for every user who has a relevant one.
@@ -116,7 +116,7 @@ def rank_items(
     k: int,
     *,
     seen: UserItems | None = None,
-    block_users: int = 256,
+    block_users: int = 128,
     score: Score | None = None,
 ) -> NDArray[np.int64]:
     """Return the ``k`` best items of some users, best first, of equal scores the lower item first.

@@ -15,12 +15,13 @@ from recembed.graph.interaction_graph import InteractionGraph
 
 __all__ = ["hop_distances", "reconstruction_map"]
 
-_BLOCK = 64
+_BLOCK = 16
 
 
-def hop_distances(graph: InteractionGraph, nodes: NDArray[np.integer], most: int) -> NDArray[np.float64]:
-    """Return ``[n, N]``: hops from each of ``nodes`` to every node, infinite beyond ``most``."""
-    return _distances(Adjacency(graph), nodes, most).numpy().astype(np.float64)
+def hop_distances(graph: InteractionGraph, nodes: NDArray[np.integer], most: int) -> NDArray[np.float32]:
+    """Return float32 ``[n, N]``: hops from each of ``nodes`` to every node, infinite beyond ``most``."""
+    distances: NDArray[np.float32] = _distances(Adjacency(graph), nodes, most).numpy()
+    return distances
 
 
 def _distances(adjacency: Adjacency, nodes: NDArray[np.integer], most: int) -> Tensor:

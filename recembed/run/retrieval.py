@@ -109,7 +109,6 @@ def train_retrieval(
         write_text(out / "config.yaml", data.config.to_yaml())
         tracker.dataset(data.name, digest=digest, rows=len(data.train), source=data.origin)
         say = say or (lambda line: None)
-        keep_freed_memory()
         with _threads(config.training.threads):
             trained = _train(data, out, tracker, say, progress=progress, resume=begun is not None)
             if trained.last.stopped == "interrupted":
@@ -154,6 +153,7 @@ def _train(
         write_table(out / "curve.parquet", search.curve)
     if search.stopped == "interrupted" or not config.refit:
         return _Trained(trainer, encoder, search, search, data.valid or aside)
+    del trainer, encoder  # before the next ones are built
     say(f"best after {search.best_epoch} epochs; training on all {len(data.known):,} interactions for as many")
     trainer, encoder = _training(data, data.known, tracker, progress, say)
     last = trainer.fit(epochs=search.best_epoch, folder=out / "refit", resume=resume)
@@ -166,6 +166,7 @@ def _training(
     config = data.config
     encoder = config.model.build(graph_of(data, interactions), config.training.seed, data.content)
     trainer = RetrievalTrainer(encoder, interactions, config.training, tracker=tracker, progress=progress, say=say)
+    keep_freed_memory()
     return trainer, encoder
 
 

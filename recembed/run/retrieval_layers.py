@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from recembed.evaluation import UserItems, evaluate_ranking
 from recembed.graph import InteractionGraph, hop_distances, reconstruction_map
@@ -35,17 +36,18 @@ def layer_metrics(
     if not layers:
         return None
     some = _sampled(relevant, trainer.config.seed)
-    served = []
-    for layer in layers:
-        users, items = layer[: encoder.num_users], layer[encoder.num_users :]
-        served.append(trainer.config.loss.served(users, items, trainer.step.log_drawn))
     rows = []
     length = int(metric.partition("@")[2])
-    for name, (users, items) in zip([*map(str, range(len(layers))), "all"], [*served, trainer.vectors()], strict=True):
+    for name, layer in zip([*map(str, range(len(layers))), "all"], [*layers, None], strict=True):
+        users, items = trainer.vectors() if layer is None else _served(trainer, layer, encoder.num_users)
         values = evaluate_ranking(users, items, some, seen=seen, k=[length]).per_user[metric]
         error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else None
         rows.append({"layer": name, "value": values.mean(), "standard_error": error, "users": len(values)})
     return pl.DataFrame(rows)
+
+
+def _served(trainer: RetrievalTrainer, layer: Tensor, num_users: int) -> tuple[Tensor, Tensor]:
+    return trainer.config.loss.served(layer[:num_users], layer[num_users:], trainer.step.log_drawn)
 
 
 def _sampled(relevant: UserItems, seed: int) -> UserItems:
