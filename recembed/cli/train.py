@@ -55,15 +55,17 @@ def train(
         _start(words, nproc)
     from recembed.config import load_config
     from recembed.run import train as train_run
+    from recembed.run.device import backend_of, choose_device
     from recembed.run.launch import joined, restarted
 
     resume_line = " ".join(["recembed train", str(config), *(f"--set '{o}'" for o in settings)])
     resume_line += f" --out {folder} --resume"
     again = resume or restarted()
-    with joined(timeout) as processes:
+    run = load_config(config, settings)
+    with joined(timeout, backend_of(choose_device(run.training.device))) as processes:
         try:
             result = train_run(
-                load_config(config, settings),
+                run,
                 folder,
                 resume=again,
                 overwrite=overwrite and not restarted(),

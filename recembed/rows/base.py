@@ -162,9 +162,7 @@ class RowStore(nn.Module, ABC):
         ``[U]``, unique, and the same ``values``, float32 ``[U, D]`` (a state of one number a row: ``[U]``) or one number.
         """
         live = self.held(name) if state is None else self.optimizer_rows(name)[state]
-        live[slice(None) if places is None else places] = (
-            values.to(live.dtype) if isinstance(values, Tensor) else values
-        )
+        live[slice(None) if places is None else places] = values.to(live) if isinstance(values, Tensor) else values
 
     def gather(self, requests: Mapping[int, tuple[Tensor, Tensor | None]]) -> dict[int, Tensor]:
         """Look up, for each width, addresses with or without the offsets of bags; see ``forward``."""

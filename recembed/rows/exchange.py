@@ -80,7 +80,11 @@ class RowExchange:
         parts = []
         for lane, places in zip(self.lanes, trip.places, strict=True):
             whole = gradients.get(lane.stack)
-            part = self._columns(whole, lane)[places] if whole is not None else torch.zeros(0, lane.width)
+            part = (
+                self._columns(whole, lane)[places]
+                if whole is not None
+                else lane.shifts.new_zeros(0, lane.width, dtype=torch.float32)
+            )
             part = part * self.processes.share
             parts.append(part.repeat(self.processes.count, 1) if lane.everywhere else part)
         received = self._send(parts, trip.given, trip.taken)

@@ -27,7 +27,7 @@ _Answer = TypeVar("_Answer")
 
 
 class ProcessGroup(Processes):
-    """The processes of the default group, over gloo on CPU and NCCL on GPU.
+    """The processes of the default group, over gloo for what lies in memory and NCCL for what lies on GPUs.
 
     Args:
         timeout: Seconds that a process waits for the others before it gives up.
@@ -167,8 +167,7 @@ class ProcessGroup(Processes):
         return type(self)(self.timeout, self._notes, dist.new_group(backend="gloo", timeout=_PATIENCE))
 
     def _sizes(self, size: int) -> list[int]:
-        device = "cpu" if dist.get_backend(self._group) == "gloo" else "cuda"
-        sizes = torch.zeros(self.count, dtype=torch.int64, device=device)
+        sizes = torch.zeros(self.count, dtype=torch.int64)  # in memory, over gloo: they are wanted there
         sizes[self.rank] = size
         return [int(one) for one in self.total(sizes).tolist()]
 

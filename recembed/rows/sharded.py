@@ -200,7 +200,7 @@ class ShardedStore(RowStore):
             rows: Any = slice(shard.rows.start, shard.rows.stop) if places is None else _inside(places, shard)
             given = values if isinstance(values, float | int) else values[rows]
             if isinstance(given, Tensor):
-                given = given.to(live.dtype)
+                given = given.to(live)
                 given = given[:, shard.columns.start : shard.columns.stop] if live.ndim == 2 else given
             live[slice(None) if places is None else places[rows] - shard.rows.start] = given
 

@@ -54,7 +54,7 @@ class ShardedStores:
             ConfigError: the plan does not fit, or there is too little memory for it; nothing is allocated then.
         """
         named = {table.name: table for table in tables}
-        self.plan = self.plan or self._planned(named, optimizer)
+        self.plan = self.plan or self._planned(named, optimizer, torch.device(device))
         self.plan.check(named, self.processes.count, optimizer)
         self.processes.agree("the plan of the tables", hashlib.sha256(self.plan.to_yaml().encode()).hexdigest()[:12])
         sizes = self.plan.bytes(named, optimizer)
@@ -63,11 +63,22 @@ class ShardedStores:
             tables, optimizer=optimizer, plan=self.plan, processes=self.processes, seed=seed, device=device
         )
 
-    def _planned(self, tables: Mapping[str, RowTable], optimizer: RowOptimizer | None) -> ShardingPlan:
+    def _planned(
+        self, tables: Mapping[str, RowTable], optimizer: RowOptimizer | None, device: torch.device
+    ) -> ShardingPlan:
         count = self.processes.count
         if self.planner == "size":
             return plan_by_size(tables, count, optimizer=optimizer, copy_below=self.copy_below, kernel=self.kernel)
         from recembed.rows.torchrec_planner import plan_by_torchrec
 
-        memory = min(self.processes.tell(available_memory() or 1 << 40)) // count
-        return plan_by_torchrec(tables, count, optimizer=optimizer, batch_size=self.batch_size, memory=memory)
+        on_gpu = device.type == "cuda"
+        free = min(self.processes.tell(available_memory(device) or 1 << 40))
+        memory = free if on_gpu else free // count  # processes of one machine share its memory, not a GPU's
+        return plan_by_torchrec(
+            tables,
+            count,
+            optimizer=optimizer,
+            batch_size=self.batch_size,
+            memory=memory,
+            device="cuda" if on_gpu else "cpu",
+        )

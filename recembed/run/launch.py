@@ -33,11 +33,12 @@ def _restarts() -> int:
 
 
 @contextmanager
-def joined(timeout: float = 600.0) -> Iterator[Processes]:
+def joined(timeout: float = 600.0, backend: str = "gloo") -> Iterator[Processes]:
     """Give the processes that were started together with this one; a single one where there are no others.
 
     Args:
         timeout: Seconds after which a process that does not answer is given up.
+        backend: What ``torch.distributed`` sends by; see ``recembed.run.device``.
 
     Raises:
         TrainingError: they do not find each other, or the port is taken.
@@ -52,7 +53,7 @@ def joined(timeout: float = 600.0) -> Iterator[Processes]:
         store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
         # torchrun's store outlives those it starts again
         own = dist.PrefixStore(f"recembed/{_restarts()}", store)  # type: ignore[attr-defined]
-        processes = ProcessGroup.start(own, rank, count, timeout=timeout)
+        processes = ProcessGroup.start(own, rank, count, backend, timeout)
     except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(

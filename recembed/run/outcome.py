@@ -59,7 +59,7 @@ def evaluate_parts(
         loader = validation_loader(parts[name], config.training, processes)
         if loader is None:
             continue
-        predictions = gathered_logits(model, loader, processes)
+        predictions = gathered_logits(model, loader, processes, embedding_of(model).device)
 
         def measure(name: Part = name, predictions: tuple[np.ndarray, np.ndarray] = predictions) -> None:
             groups = user_keys(frames[name], data.schema)

@@ -20,7 +20,7 @@ __all__ = ["RunRecord", "check_resumed", "clear_outputs", "data_digest"]
 
 _FILE = "run.json"
 _FREE = ("name", "tracking", "evaluation", "data.cache")
-_FREE_TRAINING = ("epochs", "early_stopping", "evaluate_every", "checkpoint", "threads")
+_FREE_TRAINING = ("epochs", "early_stopping", "evaluate_every", "checkpoint", "threads", "device")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from recembed.config import RunConfig
 from recembed.errors import ConfigError
 from recembed.models import CTRModel
@@ -16,12 +18,15 @@ __all__ = ["report_plan", "store_maker"]
 PLAN_FILE = "sharding.yaml"
 
 
-def store_maker(config: RunConfig, processes: Processes, plan: Path | str | None) -> StoreMaker | None:
+def store_maker(
+    config: RunConfig, processes: Processes, plan: Path | str | None, device: torch.device
+) -> StoreMaker | None:
     """Return what makes the row store of a run; None for a run of one process.
 
     Args:
         config: The run.
         processes: Those that train together.
+        device: Where this process trains.
         plan: A file that an earlier run wrote, ``size`` or None to plan by size, ``torchrec`` for TorchRec's planner.
 
     Raises:
@@ -36,7 +41,9 @@ def store_maker(config: RunConfig, processes: Processes, plan: Path | str | None
     from recembed.rows.sharding_plan import ShardingPlan
 
     assert isinstance(processes, ProcessGroup)
-    plain = config.embeddings.row_store == "torch" or config.embeddings.row_dtype != "float32"
+    plain = config.embeddings.row_store == "torch" or (
+        config.embeddings.row_dtype != "float32" and device.type == "cpu"
+    )
     kernel: Literal["fused", "torch"] = "torch" if plain else "fused"
     batch = -(-config.training.batch_size // processes.count)
     if plan in (None, "size", "torchrec"):

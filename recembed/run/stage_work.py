@@ -72,7 +72,8 @@ class StageWork:
             other = Loader(valid, settings.batch_size, shuffle=True, seed=settings.seed, rank=rank, world_size=count)
             search = BilevelSearch(searched, other)
         with frozen(searched):
-            trained = Trainer(model, settings, tracker=tracker, progress=self.progress).fit(
+            device = embedding_of(model).device
+            trained = Trainer(model, settings, tracker=tracker, device=device, progress=self.progress).fit(
                 training_loader(self.parts["train"], settings, self.processes),
                 validation_loader(valid, settings, self.processes),
                 checkpoint=checkpoints,
@@ -126,7 +127,7 @@ class StageWork:
         rows = max(self.config.training.batch_size, _SCORED_ROWS)  # a width search scores hundreds of candidates
         settings = self.config.training.model_copy(update={"batch_size": rows})
         loader = validation_loader(self.parts["valid"], settings, self.processes)
-        return gathered_logits(model, loader or (), self.processes)
+        return gathered_logits(model, loader or (), self.processes, embedding_of(model).device)
 
     def _searched(self, model: CTRModel) -> list[nn.Parameter]:
         """Return what no training may move but a search, in a run that has one."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from recembed.config import RunConfig
 from recembed.data import EncodedData
 from recembed.data.report import report
@@ -17,6 +19,7 @@ from recembed.models import CTRModel
 from recembed.rows import Processes, StoreMaker
 from recembed.run.build import build_model, embedding_of
 from recembed.run.data import RunData, open_data, reading_rows
+from recembed.run.device import choose_device
 from recembed.run.evaluate import PartResult
 from recembed.run.files import prepare_folder, write_json, write_table, write_text
 from recembed.run.outcome import RunResult, evaluate_parts, keep_results, run_metrics, run_warnings
@@ -87,8 +90,7 @@ def train(
     processes.agree("the config", hashlib.sha256(config.to_yaml().encode()).hexdigest()[:12])
     processes.first_does(lambda: prepare_folder(out, may_exist=resume or overwrite))
     begun = processes.first_does(lambda: RunRecord.read(out) if resume else None)
-    make_store = store_maker(config, processes, plan)
-    job = _prepared(config, out, processes, make_store, resume=begun is not None)
+    job = _prepared(config, out, processes, plan, resume=begun is not None)
     run = _Run(job, processes, tracker, say or (lambda line: None), begun, started)
     return run.do(progress)
 
@@ -102,17 +104,18 @@ class _Job:
     fitted: FittedSchema
     model: CTRModel
     parts: dict[str, EncodedData]
-    make_store: StoreMaker | None = None
+    make_store: StoreMaker | None
+    device: torch.device
 
     @property
     def config(self) -> RunConfig:
         return self.data.config
 
 
-def _prepared(
-    config: RunConfig, out: Path, processes: Processes, make_store: StoreMaker | None, *, resume: bool
-) -> _Job:
+def _prepared(config: RunConfig, out: Path, processes: Processes, plan: Path | str | None, *, resume: bool) -> _Job:
     """Open, fit, build and encode; nothing is written yet but, by several processes, the encoded rows."""
+    device = choose_device(config.training.device)
+    make_store = store_maker(config, processes, plan, device)
     with reading_rows(config):
         data = open_data(config)
         if processes.count > 1:
@@ -122,13 +125,13 @@ def _prepared(
         stages = planned_stages(data.config, fitted.schema)
         if stages:
             data = replace(data, config=data.config.model_copy(update={"stages": stages}))
-        model = build_model(fitted, data.config, make_store=make_store)
+        model = build_model(fitted, data.config, device, make_store)
         if processes.count > 1:
             parts = encode_shared(data, out, fitted, model, processes, resume=resume)
         else:
             parts = encode_parts(data, fitted, kept, model)
     check_stages(stages, embedding_of(model), parts["valid"])
-    return _Job(out, data, fitted, model, parts, make_store)
+    return _Job(out, data, fitted, model, parts, make_store, device)
 
 
 @dataclass
@@ -198,15 +201,16 @@ class _Run:
         if job.config.stages:
 
             def build(config: RunConfig) -> CTRModel:
-                return build_model(job.fitted, config, make_store=job.make_store)
+                return build_model(job.fitted, config, job.device, job.make_store)
 
             work = StageWork(job.config, job.config.stages, job.fitted, job.parts, progress, processes, build)
             runner = StageRunner(work, job.model, job.out, self.tracker, say)
             trained = runner.run(resume=resume)
             return replace(job, model=runner.model), trained, runner.records
-        trained = Trainer(job.model, job.config.training, tracker=self.tracker, progress=progress).fit(
-            training_loader(job.parts["train"], job.config.training, processes),
-            validation_loader(job.parts["valid"], job.config.training, processes),
+        settings = job.config.training
+        trained = Trainer(job.model, settings, tracker=self.tracker, device=job.device, progress=progress).fit(
+            training_loader(job.parts["train"], settings, processes),
+            validation_loader(job.parts["valid"], settings, processes),
             checkpoint=run_checkpointer(job.out / "checkpoint", job.fitted, job.config),
             resume=resume,
         )
@@ -219,8 +223,9 @@ class _Run:
         keep_results(job.out, results)
         write_table(job.out / "golden.parquet", golden_rows(job.data, results))
         model = job.model
-        if self.processes.count > 1 and self.tracker.run_id is not None and job.config.tracking.log_model:
-            model = build_model(job.fitted, job.config)  # whole, in this process
+        elsewhere = self.processes.count > 1 or job.device.type != "cpu"
+        if elsewhere and self.tracker.run_id is not None and job.config.tracking.log_model:
+            model = build_model(job.fitted, job.config)  # whole, in this process's memory
             load_checkpoint(job.out / "checkpoint", model, job.fitted)
         notes = log_reports(self.tracker, job.out, job.data, model, job.fitted, results, metrics)
         if self.processes.count > 1 and job.config.data.cache is None:

@@ -23,6 +23,7 @@ from recembed.run.build import build_model, embedding_of
 from recembed.schema.fitted import FittedSchema
 from recembed.schema.vocabulary import FIRST_OOV_ID, Vocabulary
 from recembed.tables import Table
+from recembed.tables.addresses import addresses_in_memory
 from recembed.training import Manifest, find_checkpoint
 from recembed.training.checkpoint import first_whole
 from recembed.training.manifest import read_manifest
@@ -187,7 +188,7 @@ def _copies(
         if not _own_rows(one, known.num_embeddings):
             return "its rows belong to several ids each"
     blocks = _blocks(vocabulary.num_embeddings)
-    return ((table.address(ids), old.address(_before(ids, vocabulary, before))) for ids in blocks)
+    return ((addresses_in_memory(table, ids), old.address(_before(ids, vocabulary, before))) for ids in blocks)
 
 
 def _blocks(count: int) -> Iterator[Tensor]:
@@ -200,7 +201,7 @@ def _columns(rows: Tensor, count: int) -> Tensor:
 
 def _own_rows(table: Table, ids: int) -> bool:
     """Say whether every id has a row of its own in every slot."""
-    addresses = table.address(torch.arange(ids))
+    addresses = addresses_in_memory(table, torch.arange(ids))
     return all(len(torch.unique(column)) == ids for column in addresses.unbind(1))
 
 

@@ -60,6 +60,8 @@ class TrainingConfig(BaseModel):
         seed: Of the order of rows, id dropout, fresh weights and dropout.
         shuffle: Read the training rows in a new order each epoch.
         threads: Threads of torch during training; None leaves them as they are.
+        device: ``cpu``, ``cuda``, or ``auto``: GPUs where torch sees any, one a process. Evaluation runs where training
+            does; everything after that on CPU.
 
     >>> config = TrainingConfig(dense_optimizer={"learning_rate": 0.01}, schedule={"kind": "cosine"})
     >>> config.dense_optimizer.kind, config.batch_size
@@ -81,3 +83,4 @@ class TrainingConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     shuffle: bool = True
     threads: _AtLeastOne | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"

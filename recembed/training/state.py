@@ -90,8 +90,8 @@ def random_tensors(rank: int = 0) -> dict[str, Tensor]:
         "random/numpy": torch.tensor([*legacy[1].tolist(), *legacy[2:4]], dtype=torch.int64),
         "random/numpy_spare": torch.tensor([legacy[4]], dtype=torch.float64),
     }
-    if torch.cuda.is_available():
-        tensors |= {f"random/cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # the GPU of this process, and no other
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
     return {name.replace("random/", _generators(rank)): state for name, state in tensors.items()}
 
 
@@ -113,9 +113,8 @@ def restore_random(tensors: Mapping[str, Tensor], rank: int = 0) -> None:
     random.setstate((3, tuple(tensors["random/python"].tolist()), spare[0] if spare else None))
     *words, place, has_spare = tensors["random/numpy"].tolist()
     np.random.set_state(("MT19937", np.array(words, np.uint32), place, has_spare, tensors["random/numpy_spare"].item()))
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        if f"random/cuda/{index}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"random/cuda/{index}"], index)
+    if "random/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random/cuda"])
 
 
 def _names(model: nn.Module, optimizer: Optimizer) -> list[str]:
