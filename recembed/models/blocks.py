@@ -168,7 +168,9 @@ def fields_and_pairs(embedded: Embedded) -> tuple[Tensor, Tensor]:
 
 
 def _pairs(vectors: Tensor, total: Tensor) -> Tensor:
-    squares: Tensor = torch.linalg.vector_norm(vectors.flatten(1), dim=1).square()  # [B], without a square of every number
+    squares: Tensor = torch.linalg.vector_norm(
+        vectors.flatten(1), dim=1
+    ).square()  # [B], without a square of every number
     return 0.5 * (total.square().sum(dim=1) - squares)  # [B]
 
 

@@ -64,10 +64,9 @@ def train(
 ) -> RunResult:
     """Fit vocabularies, train, evaluate, and write everything to ``out``.
 
-    ``out`` will hold ``config.yaml`` (effective), ``metrics.json``, ``features.parquet``, ``collisions.parquet``
-    and ``plan.parquet`` (reports; the plan of the tables is said before training too), ``slices/``, ``predictions_<part>.parquet`` and ``checkpoint/`` (weights, optimiser, mapping). A run of
-    several stages also holds ``stages/<number>-<name>/`` with a checkpoint and ``stage.json`` each, one of several
-    processes ``sharding.yaml`` (who holds which rows) and, until it is finished, the rows in ``encoded/``.
+    ``out`` will hold ``config.yaml`` (effective), ``metrics.json``, the reports ``features.parquet``, ``collisions.parquet`` and
+    ``plan.parquet``, ``slices/``, ``predictions_<part>.parquet`` and ``checkpoint/`` (weights, optimiser, mapping); of several
+    stages ``stages/<number>-<name>/`` with checkpoint and ``stage.json``; of several processes ``sharding.yaml`` and, for a while, ``encoded/``.
 
     Several processes call it alike; rank 0 alone writes (but for each one's part of the checkpoints), tracks and says.
 
