@@ -64,9 +64,9 @@ def train(
 ) -> RunResult:
     """Fit vocabularies, train, evaluate, and write everything to ``out``.
 
-    ``out`` will hold ``config.yaml`` (effective), ``metrics.json``, the reports ``features.parquet``, ``collisions.parquet`` and
-    ``plan.parquet``, ``slices/``, ``predictions_<part>.parquet`` and ``checkpoint/`` (weights, optimiser, mapping); of several
-    stages ``stages/<number>-<name>/`` with checkpoint and ``stage.json``; of several processes ``sharding.yaml`` and, for a while, ``encoded/``.
+    ``out`` will hold ``config.yaml``, ``metrics.json``, reports (``features``, ``collisions`` and ``plan.parquet``),
+    ``slices/``, ``predictions_<part>.parquet`` and ``checkpoint/`` (weights, optimiser, mapping); of several stages also
+    ``stages/``, each with a checkpoint and ``stage.json``; of several processes ``sharding.yaml`` and ``encoded/``.
 
     Several processes call it alike; rank 0 alone writes (but for each one's part of the checkpoints), tracks and says.
 
