@@ -149,7 +149,7 @@ class ProcessGroup(Processes):
     def _in_turn(self) -> Iterator[None]:
         """Hold the other ranks back until rank 0 has left; without notes the collective after it must be patient."""
         self._works += 1
-        key = f"recembed/work/{self._works}"
+        key = f"recembed/alone/{self._works}"
         if self._notes is None:
             self._patient = self._patient or dist.new_group(backend="gloo", timeout=_PATIENCE)
             yield
