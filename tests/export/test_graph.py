@@ -66,7 +66,7 @@ def test_rows_trained_in_either_store_are_served_alike() -> None:
         ServingGraph(shop.trained("hashed", row_store=store), shop.fitted())(*inputs(shop.rows()))["logit"]
         for store in ("torchrec", "torch")
     )
-    torch.testing.assert_close(fused, plain)  # two trainings: torch's own bounds for float32, logits of 8 among them
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-5)
 
 
 def test_lookup_by_hand() -> None:
