@@ -88,7 +88,7 @@ class EmbeddingConfig(BaseModel):
         project: Bring fields of other widths to ``embedding_dim`` by a learned projection.
         l2: Penalty ``l2 / 2 * sum(row**2)`` over the rows looked up, averaged over the batch.
         init: Law of fresh rows; first-order weights start at zero.
-        row_store: ``torchrec``, ``torch`` or ``auto``.
+        row_store: ``torchrec``, ``torchrec_uvm``, ``torch`` or ``auto``; see ``rows.make_row_store``.
         row_optimizer: Row rule and its learning rate.
 
     >>> config = EmbeddingConfig(table="hashed", features={"genres": {"pooling": "sum"}})

@@ -9,7 +9,7 @@ from recembed.errors import ConfigError
 from recembed.rows.processes import Processes
 from recembed.rows.shard import readable
 
-__all__ = ["available_memory", "check_memory"]
+__all__ = ["available_memory", "beyond_gpu", "check_memory"]
 
 _LIMITS = (  # of a container: limit and use, by the two versions of control groups
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -33,6 +33,12 @@ def available_memory(device: torch.device | str = "cpu") -> int | None:
         except (OSError, ValueError):  # no such limit, or "max"
             continue
     return max(free, 0)
+
+
+def beyond_gpu(needed: int, device: torch.device | str) -> bool:
+    """Return whether ``device`` is a GPU with fewer bytes free."""
+    free = available_memory(device) if torch.device(device).type == "cuda" else None
+    return free is not None and needed > free
 
 
 def check_memory(needed: int, whole: int, processes: Processes, device: torch.device | str = "cpu") -> None:

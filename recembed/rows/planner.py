@@ -1,12 +1,11 @@
 """Plans without TorchRec: which tables are copied, which are cut, and where the others lie."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 from recembed.rows.optimizers import RowOptimizer
 from recembed.rows.row_table import RowTable
-from recembed.rows.shard import Shard, readable, shard_bytes
-from recembed.rows.sharding_plan import ShardingPlan, ShardingType, TablePlan
+from recembed.rows.shard import readable, table_bytes
+from recembed.rows.sharding_plan import RowKernel, ShardingPlan, ShardingType, TablePlan
 
 __all__ = ["plan_by_size"]
 
@@ -17,7 +16,7 @@ def plan_by_size(
     *,
     optimizer: RowOptimizer | None = None,
     copy_below: int = 1 << 20,
-    kernel: Literal["fused", "torch"] = "fused",
+    kernel: RowKernel = "fused",
 ) -> ShardingPlan:
     """Plan without TorchRec: small tables copied, large ones cut by rows, the rest whole on the emptiest process.
 
@@ -28,7 +27,7 @@ def plan_by_size(
         copy_below: Bytes of rows up to which a table is copied.
         kernel: Stands in the plan.
     """
-    sizes = {name: shard_bytes(_whole(table), table, optimizer) for name, table in tables.items()}
+    sizes = {name: table_bytes([table], optimizer) for name, table in tables.items()}
     fair = sum(sizes.values()) / world_size
     loads, plans = [0.0] * world_size, dict[str, TablePlan]()
     for name in sorted(tables, key=lambda name: -sizes[name]):
@@ -50,7 +49,3 @@ def plan_by_size(
             sharding=sharding, ranks=ranks, rows=table.num_embeddings, width=table.embedding_dim, kernel=kernel, why=why
         )
     return ShardingPlan(world_size=world_size, tables={name: plans[name] for name in tables})
-
-
-def _whole(table: RowTable) -> Shard:
-    return Shard(0, range(table.num_embeddings), range(table.embedding_dim))

@@ -1,11 +1,12 @@
 """``Shard``: a part of a table on one process, and its bytes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recembed.rows.optimizers import RowOptimizer
 from recembed.rows.row_table import Part, RowTable
 
-__all__ = ["Shard", "readable", "shard_bytes"]
+__all__ = ["Shard", "readable", "shard_bytes", "table_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,12 @@ def shard_bytes(shard: Shard, table: RowTable, optimizer: RowOptimizer | None) -
     width = len(shard.columns)
     states = sum(optimizer.state_width(state, width) for state in optimizer.states) if optimizer else 0
     return shard.table(table).bytes + 4 * len(shard.rows) * states
+
+
+def table_bytes(tables: Iterable[RowTable], optimizer: RowOptimizer | None) -> int:
+    """Return the bytes of whole tables with their optimiser states; a table that stands there twice counts once."""
+    whole = ((Shard(0, range(t.num_embeddings), range(t.embedding_dim)), t) for t in dict.fromkeys(tables))
+    return sum(shard_bytes(shard, table, optimizer) for shard, table in whole)
 
 
 def readable(size: float) -> str:

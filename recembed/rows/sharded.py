@@ -9,7 +9,7 @@ Axes: ``N`` addresses, ``U`` unique ones, ``D`` width, ``W`` processes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,9 +24,14 @@ from recembed.rows.process_group import ProcessGroup
 from recembed.rows.processes import Processes
 from recembed.rows.row_table import RowTable
 from recembed.rows.shard import Shard
-from recembed.rows.sharding_plan import ShardingPlan
+from recembed.rows.sharding_plan import RowKernel, ShardingPlan
+
+if TYPE_CHECKING:
+    from recembed.rows import RowStoreName
 
 __all__ = ["ShardedStore"]
+
+_STORES: dict[RowKernel, "RowStoreName"] = {"fused": "auto", "fused_uvm_caching": "torchrec_uvm", "torch": "torch"}
 
 
 class ShardedStore(RowStore):
@@ -69,9 +74,8 @@ class ShardedStore(RowStore):
         self.plan.check(self.tables, self._group.count, self.optimizer)
         order = local_order(self.tables, self.plan)
         parts = [part for part, rank in order if rank == self._group.rank]
-        fused = all(plan.kernel == "fused" for plan in self.plan.tables.values())
         local = make_row_store(
-            "auto" if fused else "torch", parts, optimizer=self.optimizer, seed=self.seed, device=device
+            _STORES[self.plan.kernel], parts, optimizer=self.optimizer, seed=self.seed, device=device
         )
         self._local = (local,)  # no submodule: its rows are saved by the names of whole tables
         lanes = make_lanes(self.tables, self.first_row, self.plan, device)

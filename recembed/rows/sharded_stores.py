@@ -2,17 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 
-from recembed.rows.memory import available_memory, check_memory
+from recembed.rows.memory import available_memory, beyond_gpu, check_memory
 from recembed.rows.optimizers import RowOptimizer
 from recembed.rows.planner import plan_by_size
 from recembed.rows.process_group import ProcessGroup
 from recembed.rows.row_table import RowTable
 from recembed.rows.sharded import ShardedStore
-from recembed.rows.sharding_plan import ShardingPlan
+from recembed.rows.sharding_plan import RowKernel, ShardingPlan
 
 __all__ = ["ShardedStores"]
 
@@ -24,7 +25,8 @@ class ShardedStores:
         processes: Those that train together.
         plan: Who holds what; None plans anew.
         planner: Plans by ``size``, or by ``torchrec``'s estimates.
-        kernel: Looks rows up, where there is no plan.
+        kernel: Looks rows up, where there is no plan; ``fused`` becomes ``fused_uvm_caching`` where a GPU has too little
+            memory for its rows.
         batch_size: Rows of a process's batch, for TorchRec's estimates.
         copy_below: Bytes up to which a table is copied, where the plan is by size.
 
@@ -38,7 +40,7 @@ class ShardedStores:
         plan: ShardingPlan | None = None,
         *,
         planner: Literal["size", "torchrec"] = "size",
-        kernel: Literal["fused", "torch"] = "fused",
+        kernel: RowKernel = "fused",
         batch_size: int = 4096,
         copy_below: int = 1 << 20,
     ) -> None:
@@ -58,7 +60,8 @@ class ShardedStores:
         self.plan.check(named, self.processes.count, optimizer)
         self.processes.agree("the plan of the tables", hashlib.sha256(self.plan.to_yaml().encode()).hexdigest()[:12])
         sizes = self.plan.bytes(named, optimizer)
-        check_memory(sizes[self.processes.rank], sum(sizes), self.processes, device)
+        place = "cpu" if self.plan.kernel == "fused_uvm_caching" else device
+        check_memory(sizes[self.processes.rank], sum(sizes), self.processes, place)
         return ShardedStore(
             tables, optimizer=optimizer, plan=self.plan, processes=self.processes, seed=seed, device=device
         )
@@ -68,17 +71,24 @@ class ShardedStores:
     ) -> ShardingPlan:
         count = self.processes.count
         if self.planner == "size":
-            return plan_by_size(tables, count, optimizer=optimizer, copy_below=self.copy_below, kernel=self.kernel)
+            plan = partial(plan_by_size, tables, count, optimizer=optimizer, copy_below=self.copy_below)
+            found = plan(kernel=self.kernel)
+            needed = found.bytes(tables, optimizer)[self.processes.rank]
+            short = self.kernel == "fused" and any(self.processes.tell(beyond_gpu(needed, device)))
+            return plan(kernel="fused_uvm_caching") if short else found
         from recembed.rows.torchrec_planner import plan_by_torchrec
 
         on_gpu = device.type == "cuda"
-        free = min(self.processes.tell(available_memory(device) or 1 << 40))
-        memory = free if on_gpu else free // count  # processes of one machine share its memory, not a GPU's
+        host = (
+            min(self.processes.tell(available_memory() or 1 << 40)) // count
+        )  # processes of one machine share its memory
+        free = min(self.processes.tell(available_memory(device) or 1 << 40)) if on_gpu else host
         return plan_by_torchrec(
             tables,
             count,
             optimizer=optimizer,
             batch_size=self.batch_size,
-            memory=memory,
+            memory=free,
+            host_memory=host,
             device="cuda" if on_gpu else "cpu",
         )

@@ -15,8 +15,9 @@ from recembed.rows.optimizers import RowOptimizer, RowWiseAdagrad
 from recembed.rows.row_table import RowTable
 from recembed.rows.shard import Shard, readable, shard_bytes
 
-__all__ = ["ShardingPlan", "ShardingType", "TablePlan"]
+__all__ = ["RowKernel", "ShardingPlan", "ShardingType", "TablePlan"]
 
+RowKernel = Literal["fused", "fused_uvm_caching", "torch"]
 ShardingType = Literal["data_parallel", "table_wise", "row_wise", "column_wise"]
 
 _FIELDS = ("sharding", "ranks", "rows", "width", "kernel", "why")
@@ -30,7 +31,8 @@ class TablePlan(BaseModel):
             rows) or ``column_wise`` (equal groups of columns).
         ranks: The processes that hold a part, in the order of the parts; empty means all.
         rows, width: Of the table; 0 where the file does not say.
-        kernel: What looks the parts up: FBGEMM's ``fused`` kernel or plain ``torch``.
+        kernel: What looks the parts up, the same for all tables: FBGEMM's ``fused`` kernel, ``fused_uvm_caching`` (rows
+            in the host's memory, cached on the GPU), or plain ``torch``.
         why: The reason, for people.
     """
 
@@ -39,7 +41,7 @@ class TablePlan(BaseModel):
     ranks: tuple[Annotated[int, Field(ge=0)], ...] = ()
     rows: Annotated[int, Field(ge=0)] = 0
     width: Annotated[int, Field(ge=0)] = 0
-    kernel: Literal["fused", "torch"] = "fused"
+    kernel: RowKernel = "fused"
     why: str = ""
 
 
@@ -54,6 +56,11 @@ class ShardingPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     world_size: Annotated[int, Field(ge=1)]
     tables: dict[str, TablePlan]
+
+    @property
+    def kernel(self) -> RowKernel:
+        """What looks up all tables."""
+        return next((plan.kernel for plan in self.tables.values()), "fused")
 
     def shards(self, table: RowTable) -> tuple[Shard, ...]:
         """Return the parts of a table; for a copy on every process one part each."""
@@ -87,6 +94,11 @@ class ShardingPlan(BaseModel):
                 raise ConfigError(f"plan: table {name!r} is not in the model" + did_you_mean(name, tables))
         if missing := [name for name in tables if name not in self.tables]:
             raise ConfigError(f"plan: table {missing[0]!r} has no entry; every table of the model needs one")
+        if odd := [name for name, plan in self.tables.items() if plan.kernel != self.kernel]:
+            raise ConfigError(
+                f"plan: table {odd[0]!r}: kernel = {self.tables[odd[0]].kernel!r}, other tables have {self.kernel!r}; tables of "
+                "one width are looked up together: write the same kernel for all"
+            )
         if optimizer is not None and optimizer.moves_every_row:
             raise ConfigError("row_optimizer.lazy = False trains in one process; set it to true, or --nproc to 1")
         for name, table in tables.items():

@@ -66,9 +66,14 @@ class TorchRecStore(RowStore):
     Widths that are no multiple of four are padded in memory (FBGEMM's lanes); rows, states and results keep the
     asked-for width, and row-wise Adagrad divides by it.
 
+    Attributes:
+        cached: Whether rows lie in the host's memory, cached on the GPU; see ``rows.uvm``.
+
     Raises:
         ConfigError: the row rule is not among FBGEMM's on this device, or rows are wider than it can take.
     """
+
+    cached = False
 
     def _allocate(self, device: torch.device) -> None:
         if device.type == "meta":
@@ -92,7 +97,7 @@ class TorchRecStore(RowStore):
                 raise ConfigError(
                     f"rows of width {width}: FBGEMM takes at most {_WIDEST}; narrow them or set row_store to 'torch'"
                 )
-            self._kernels[width] = _kernel(rows, _padded(width), rule, self.row_dtype, device)
+            self._kernels[width] = _kernel(rows, _padded(width), rule, self.row_dtype, device, cached=self.cached)
             on_huge_pages((self.stack(width), *self.stack_states(width).values()))
         self._factor = {w: _gradient_factor(w) if isinstance(rule, RowWiseAdagrad) else 1.0 for w in self.stack_rows}
         self.set_learning_rate(self.learning_rate)
@@ -145,10 +150,12 @@ def _gradient_factor(width: int) -> float:
 
 
 def _kernel(
-    rows: int, width: int, rule: RowOptimizer, dtype: torch.dtype, device: torch.device
+    rows: int, width: int, rule: RowOptimizer, dtype: torch.dtype, device: torch.device, *, cached: bool
 ) -> SplitTableBatchedEmbeddingBagsCodegen:
     on_gpu = device.type == "cuda"
     place = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
+    if cached:
+        place = EmbeddingLocation.MANAGED_CACHING
     compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
     with quiet():
         return SplitTableBatchedEmbeddingBagsCodegen(

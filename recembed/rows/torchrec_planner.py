@@ -9,8 +9,8 @@ from typing import Literal
 from recembed.errors import ConfigError
 from recembed.rows.optimizers import RowOptimizer, RowWiseAdagrad
 from recembed.rows.row_table import RowTable
-from recembed.rows.shard import Shard, readable, shard_bytes
-from recembed.rows.sharding_plan import ShardingPlan, TablePlan
+from recembed.rows.shard import readable, table_bytes
+from recembed.rows.sharding_plan import RowKernel, ShardingPlan, TablePlan
 from recembed.rows.torchrec import quiet, torchrec
 
 with quiet():
@@ -22,6 +22,7 @@ __all__ = ["plan_by_torchrec"]
 
 _KINDS = ("data_parallel", "table_wise", "column_wise", "row_wise")
 _LANES = 4
+_CACHED: RowKernel = "fused_uvm_caching"
 
 
 class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
@@ -32,8 +33,10 @@ class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
         return list(_KINDS)
 
     def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
-        """Return the kernel for rows that are copied, or held once."""
-        return ["dense" if sharding_type == "data_parallel" else "fused"]
+        """Return the kernels for rows that are copied, or held once."""
+        if sharding_type == "data_parallel":
+            return ["dense"]
+        return ["fused", _CACHED] if compute_device_type == "cuda" else ["fused"]
 
 
 def plan_by_torchrec(
@@ -43,6 +46,7 @@ def plan_by_torchrec(
     optimizer: RowOptimizer | None,
     batch_size: int,
     memory: int,
+    host_memory: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
     processes_per_host: int | None = None,
 ) -> ShardingPlan:
@@ -53,7 +57,9 @@ def plan_by_torchrec(
         world_size: Processes.
         optimizer: The row rule; row-wise Adagrad rules out cuts by column.
         batch_size: Rows of a process's batch.
-        memory: Bytes for rows on each process.
+        memory: Bytes for rows on each process, of the device they run on.
+        host_memory: Bytes of the host's memory for rows of each process that its GPU caches; where one table needs them, all
+            are held there.
         device: What they run on.
         processes_per_host: Processes that share fast links; None takes all.
 
@@ -67,7 +73,7 @@ def plan_by_torchrec(
             world_size=world_size,
             compute_device=device,
             hbm_cap=memory if device == "cuda" else 0,
-            ddr_cap=memory,
+            ddr_cap=host_memory if device == "cuda" else memory,
             local_world_size=processes_per_host or world_size,
         )
         planner = EmbeddingShardingPlanner(
@@ -76,14 +82,16 @@ def plan_by_torchrec(
         try:
             found = planner.plan(_collection(tables), [_Sharder()])
         except PlannerError as error:
-            needed = sum(shard_bytes(_whole(table), table, optimizer) for table in tables.values())
+            needed = table_bytes(tables.values(), optimizer)
             raise ConfigError(
                 f"the tables take {readable(needed)} with optimiser rows; {world_size} processes of {readable(memory)} "
                 "cannot hold them: add processes or memory, or shrink the tables (embeddings.table)"
             ) from error
+    chosen = found.plan[""]
+    kernel: RowKernel = _CACHED if any(chosen[name].compute_kernel == _CACHED for name in tables) else "fused"
     return ShardingPlan(
         world_size=world_size,
-        tables={name: _table_plan(found.plan[""][name], table, world_size) for name, table in tables.items()},
+        tables={name: _table_plan(chosen[name], table, world_size, kernel) for name, table in tables.items()},
     )
 
 
@@ -100,7 +108,9 @@ def _collection(tables: Mapping[str, RowTable]) -> "torchrec.EmbeddingBagCollect
     return torchrec.EmbeddingBagCollection(tables=configs, device="meta")
 
 
-def _table_plan(found: "torchrec.distributed.types.ParameterSharding", table: RowTable, world_size: int) -> TablePlan:
+def _table_plan(
+    found: "torchrec.distributed.types.ParameterSharding", table: RowTable, world_size: int, kernel: RowKernel
+) -> TablePlan:
     kind, ranks = found.sharding_type, tuple(found.ranks or ())
     if kind == "column_wise" and (table.embedding_dim % len(ranks) or len(set(ranks)) < len(ranks)):
         kind, ranks = "table_wise", ranks[:1]  # columns that cannot be cut alike stay together
@@ -112,9 +122,6 @@ def _table_plan(found: "torchrec.distributed.types.ParameterSharding", table: Ro
         ranks=ranks,
         rows=table.num_embeddings,
         width=table.embedding_dim,
+        kernel=kernel,
         why=f"TorchRec's estimate; {size}",
     )
-
-
-def _whole(table: RowTable) -> Shard:
-    return Shard(0, range(table.num_embeddings), range(table.embedding_dim))

@@ -38,13 +38,15 @@ def store_maker(
         return None
     from recembed.rows.process_group import ProcessGroup
     from recembed.rows.sharded_stores import ShardedStores
-    from recembed.rows.sharding_plan import ShardingPlan
+    from recembed.rows.sharding_plan import RowKernel, ShardingPlan
 
     assert isinstance(processes, ProcessGroup)
     plain = config.embeddings.row_store == "torch" or (
         config.embeddings.row_dtype != "float32" and device.type == "cpu"
     )
-    kernel: Literal["fused", "torch"] = "torch" if plain else "fused"
+    kernel: RowKernel = "torch" if plain else "fused"
+    if config.embeddings.row_store == "torchrec_uvm":
+        kernel = "fused_uvm_caching"
     batch = -(-config.training.batch_size // processes.count)
     if plan in (None, "size", "torchrec"):
         planner: Literal["size", "torchrec"] = "torchrec" if plan == "torchrec" else "size"

@@ -172,7 +172,9 @@ def test_bad_stores() -> None:
         store_of("torch", None, [RowTable("a", 3, 4), RowTable("a", 4, 4)])
     with pytest.raises(ConfigError, match="table 'a': num_embeddings = 0: expected at least 1"):
         RowTable("a", 0, 4)
-    with pytest.raises(ConfigError, match="row_store = 'fast': expected 'auto', 'torchrec' or 'torch'"):
+    with pytest.raises(
+        ConfigError, match="row_store = 'fast': expected one of 'auto', 'torchrec', 'torchrec_uvm', 'torch'"
+    ):
         store_of("fast", None)
 
 

@@ -66,6 +66,10 @@ def test_copies_lie_alike_in_every_process() -> None:
         (edited(item=TablePlan(sharding="row_wise", ranks=(1, 1))), "name a process twice"),
         (edited(item=TablePlan(sharding="row_wise", rows=7)), "rows = 7, the model's table has 100000; plan anew"),
         (edited(day=TablePlan(sharding="data_parallel", ranks=(0,))), "keeps a copy on every process; leave ranks out"),
+        (
+            edited(day=TablePlan(sharding="data_parallel", kernel="torch")),
+            "kernel = 'torch', other tables have 'fused'",
+        ),
         (edited(item=TablePlan(sharding="column_wise")), "one accumulator per group of columns"),
     ],
 )
@@ -98,6 +102,19 @@ def test_torchrec_plans_within_memory() -> None:
     assert plan.tables["big"].sharding == "row_wise"  # 256 MB and its states do not fit beside what is held back
     with pytest.raises(ConfigError, match=r"take 259.4 MiB with optimiser rows; 2 processes of 50.0 MiB cannot hold"):
         plan_by_torchrec(tables, 2, optimizer=RowWiseAdagrad(), batch_size=64, memory=50 << 20)
+
+
+@needs_fbgemm
+def test_torchrec_caches_on_a_gpu_what_is_beyond_its_memory() -> None:
+    from recembed.rows.torchrec_planner import plan_by_torchrec
+
+    tables = {"big": RowTable("big", 4_000_000, 16), "small": RowTable("small", 50, 1)}  # 256 MB
+    for memory, kernel in ((2 << 30, "fused"), (100 << 20, "fused_uvm_caching")):
+        plan = plan_by_torchrec(
+            tables, 2, optimizer=RowWiseAdagrad(), batch_size=64, memory=memory, host_memory=4 << 30, device="cuda"
+        )
+        plan.check(tables, 2, RowWiseAdagrad())
+        assert {table.kernel for table in plan.tables.values()} == {kernel}
 
 
 def test_a_rule_that_moves_every_row_is_for_one_process() -> None:
