@@ -3,7 +3,7 @@
 import json
 import operator
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from speed_rows import Row
 __all__ = ["Spread", "compare", "read_lines", "table"]
 
 Line = dict[str, Any]
+Rounds = dict[int, list[Line]]
 _SIGNS = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt}
 
 
@@ -58,17 +59,17 @@ def read_lines(text: str) -> list[Line]:
     return found
 
 
-def cell_lines(lines: Iterable[Line], cell: str) -> dict[int, list[Line]]:
+def cell_lines(lines: Iterable[Line], cell: str) -> Rounds:
     """Return the lines of a cell by round; ``cell/part`` takes those whose task holds the part."""
     name, _, part = cell.partition("/")
-    rounds: dict[int, list[Line]] = {}
+    rounds: Rounds = {}
     for line in lines:
         if line["cell"] == name and "failed" not in line and part in str(line.get("task", line.get("what", ""))):
             rounds.setdefault(line["round"], []).append(line)
     return rounds
 
 
-def values(rounds: dict[int, list[Line]], key: str) -> dict[int, float]:
+def values(rounds: Rounds, key: str) -> dict[int, float]:
     """Return the median of ``key`` in each round that has it."""
     found = {number: [line[key] for line in lines if key in line] for number, lines in rounds.items()}
     return {number: statistics.median(numbers) for number, numbers in found.items() if numbers}
@@ -100,8 +101,7 @@ def compare(lines: Sequence[Line], row: Row) -> Result:
         key = next((key for key in row.keys if values(ours, key)), None)
         return Result(row, Spread.of(list(values(ours, key).values())) if key else None)
     theirs = cell_lines(lines, row.against)
-    for key in row.keys:
-        mine, other = values(ours, key), values(theirs, key)
+    for mine, other in _sides(ours, theirs, row.keys):
         both = sorted(mine.keys() & other.keys())
         if both:
             ratios = [other[n] / mine[n] if row.of_times else mine[n] / other[n] for n in both]
@@ -109,6 +109,14 @@ def compare(lines: Sequence[Line], row: Row) -> Result:
                 row, *(Spread.of(part) for part in ([mine[n] for n in both], [other[n] for n in both], ratios))
             )
     return Result(row)
+
+
+def _sides(ours: Rounds, theirs: Rounds, keys: Sequence[str]) -> Iterator[tuple[dict[int, float], dict[int, float]]]:
+    """Yield what to compare: the same number of both, or else the first that each has (rows are samples elsewhere)."""
+    for key in keys:
+        yield values(ours, key), values(theirs, key)
+    first = [next((found for key in keys if (found := values(side, key))), {}) for side in (ours, theirs)]
+    yield first[0], first[1]
 
 
 def table(lines: Sequence[Line], rows: Sequence[Row]) -> str:

@@ -3,8 +3,8 @@
     python examples/benchmarks/speed_table.py --rounds 3
     python examples/benchmarks/speed_table.py --only "bare-*" --only step --rows 100000
 
-A round runs every cell once, compared ones one after the other, every second round backwards; so load and heat that come
-and go meet both sides. Lines as they were printed go to ``--lines`` as they come, ``--report FILE`` prints the table of such
+A round runs every cell once, all that are compared with one of ours next to it, every second round backwards; so load and heat
+that come and go meet both sides. Lines as they were printed go to ``--lines`` as they come, ``--report FILE`` prints the table of such
 a file again. README.md beside this file says what the rows are and how ``--peer`` adds others.
 """
 
@@ -48,9 +48,14 @@ def arguments() -> argparse.Namespace:
 
 
 def cells_of(rows: Sequence[Row]) -> list[str]:
-    """Return the cells that rows need, compared ones side by side, each once."""
-    named = [side.partition("/")[0] for row in rows for side in (row.cell, row.against) if side]
-    return list(dict.fromkeys(named))
+    """Return the cells that rows need, each once; those that are compared, by however many rows, stand together."""
+    groups: list[dict[str, None]] = []
+    for row in rows:
+        named = dict.fromkeys(side.partition("/")[0] for side in (row.cell, row.against) if side)
+        joined = [group for group in groups if group.keys() & named.keys()]
+        groups = [group for group in groups if group not in joined]
+        groups.append({cell: None for group in (*joined, named) for cell in group})
+    return [cell for group in groups for cell in group]
 
 
 def commands(cells: Sequence[str], options: argparse.Namespace) -> dict[str, str]:

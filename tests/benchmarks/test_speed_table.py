@@ -49,6 +49,8 @@ def test_both_sides_are_read_by_the_same_key_and_rounds(script: Any) -> None:
     assert (result.value.median, result.against.median, result.ratio.median) == (40, 20, 2)
     alone = script("speed_report").compare(lines, row(script, against=None, aim="< 50"))
     assert (alone.value.median, alone.ratio, alone.reached) == (55, None, "no")
+    rows = [line("ours", 1, rows_per_s=30), line("theirs", 1, samples_per_s=20)]
+    assert script("speed_report").compare(rows, row(script)).ratio.median == 1.5  # no number has one name on both sides
     nothing = script("speed_report").compare(lines, row(script, cell="theirs", against="gone", aim=">= 1"))
     assert (nothing.value, nothing.ratio, nothing.reached) == (None, None, "")
 
@@ -78,6 +80,11 @@ def test_every_row_reads_a_cell_and_compared_cells_are_neighbours(script: Any, m
     cells = script("speed_table").cells_of(rows)
     assert set(cells) == set(script("speed_rows").CELLS)
     assert cells.index("bare-dcnv2-1m") == cells.index("dcnv2-1m") + 1
+    peers = [script("speed_rows").Peer.of(f"{name}@deepfm-1m=run") for name in ("A", "B")]
+    cells = script("speed_table").cells_of(script("speed_rows").rows_for(peers, [], long=False))
+    first = cells.index("deepfm-1m")
+    assert cells[first + 1 : first + 5] == ["A:deepfm-1m", "B:deepfm-1m", "bare-deepfm-1m", "multiplexed-1m"]
+    assert len(cells) == len(set(cells))
 
 
 def test_drawn_files_have_the_form_of_given_ones(script: Any, tmp_path: Path) -> None:
