@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-HEAVY = ("torchrec", "fbgemm_gpu", "mlflow", "matplotlib", "sklearn", "faiss", "pandas")
+HEAVY = ("torchrec", "fbgemm_gpu", "mlflow", "matplotlib", "scipy", "sklearn", "faiss", "pandas")
 
 
 def test_import_recembed_loads_no_heavy_package() -> None:

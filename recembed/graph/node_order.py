@@ -2,8 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from recembed.graph.edges import Edges
 
@@ -20,6 +18,9 @@ def locality_order(edges: Edges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     >>> sorted(users.tolist()), sorted(items.tolist())
     ([0, 1, 2], [0, 1, 2])
     """
+    from scipy.sparse import csr_array  # here, since it takes 20 MB of every process that loads it
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
     count, other = edges.shape
     transposed, _ = edges.transposed()
     pointers = np.concatenate([edges.pointers, transposed.pointers[1:] + len(edges)])

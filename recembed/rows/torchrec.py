@@ -1,6 +1,8 @@
 """Rows in FBGEMM's fused kernels: lookup, gradient and row update in one call per width.
 
-The only file that imports ``fbgemm_gpu``, and ``torchrec`` but for its planner (``torchrec_planner``).
+The only file that imports ``fbgemm_gpu``, and ``torchrec`` but for its planner (``torchrec_planner``). Rows need
+``fbgemm_gpu`` alone: ``torchrec`` is loaded for its own forms of tables and batches only, since it brings PyTorch's compiler
+along, some 70 MB and 2 seconds a process.
 Axes: ``N`` addresses, ``G`` bags, ``D`` width, ``R`` rows of a stack.
 """
 
@@ -9,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,10 +20,14 @@ from recembed.errors import ConfigError, MissingPackageError
 from recembed.rows.base import RowStore, RowTable
 from recembed.rows.huge_pages import on_huge_pages
 from recembed.rows.optimizers import SGD, Adagrad, RowOptimizer, RowWiseAdagrad
+from recembed.rows.width_one import hold_width_one
 
-__all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor", "quiet", "torchrec"]
+if TYPE_CHECKING:
+    import torchrec
 
-_LANES = 4  # FBGEMM rows are multiples of four numbers
+__all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor", "quiet"]
+
+_LANES = 4  # FBGEMM rows are multiples of four numbers, but for those of one number on CPU
 _WIDEST = 16_384  # beyond it FBGEMM's CPU kernel crashes the process
 
 
@@ -40,7 +46,6 @@ def quiet() -> Iterator[None]:
 
 try:
     with quiet():
-        import torchrec
         from fbgemm_gpu.split_embedding_configs import EmbOptimType, SparseType
         from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
         from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
@@ -49,7 +54,7 @@ try:
         )
 except (ImportError, OSError) as error:
     raise MissingPackageError(
-        f"row store 'torchrec' needs torchrec and fbgemm that fit this torch ({error}): "
+        f"row store 'torchrec' needs fbgemm that fits this torch ({error}): "
         "run 'recembed doctor' for the line that installs them, or set row_store to 'torch'"
     ) from error
 
@@ -63,8 +68,8 @@ _RULES: dict[type[RowOptimizer], tuple[EmbOptimType, str | None]] = {
 class TorchRecStore(RowStore):
     """Row store ``torchrec``: one FBGEMM table-batched embedding per width, the row rule fused into its backward.
 
-    Widths that are no multiple of four are padded in memory (FBGEMM's lanes); rows, states and results keep the
-    asked-for width, and row-wise Adagrad divides by it.
+    Widths that are no multiple of four are padded in memory (FBGEMM's lanes), but for width 1 on CPU; rows, states and
+    results keep the asked-for width, and row-wise Adagrad divides by it.
 
     Attributes:
         cached: Whether rows lie in the host's memory, cached on the GPU; see ``rows.uvm``.
@@ -92,14 +97,16 @@ class TorchRecStore(RowStore):
                 "has no bfloat16; set row_store to 'torch' or 'auto', whose rows are rounded at random"
             )
         self._kernels = _Kernels()
+        self._held = {width: _padded(width, device) for width in self.stack_rows}
         for width, rows in self.stack_rows.items():
             if width > _WIDEST:
                 raise ConfigError(
                     f"rows of width {width}: FBGEMM takes at most {_WIDEST}; narrow them or set row_store to 'torch'"
                 )
-            self._kernels[width] = _kernel(rows, _padded(width), rule, self.row_dtype, device, cached=self.cached)
+            self._kernels[width] = _kernel(rows, self._held[width], rule, self.row_dtype, device, cached=self.cached)
             on_huge_pages((self.stack(width), *self.stack_states(width).values()))
-        self._factor = {w: _gradient_factor(w) if isinstance(rule, RowWiseAdagrad) else 1.0 for w in self.stack_rows}
+        row_wise = isinstance(rule, RowWiseAdagrad)
+        self._factor = {w: _gradient_factor(w, held) if row_wise else 1.0 for w, held in self._held.items()}
         self.set_learning_rate(self.learning_rate)
 
     def stack(self, width: int) -> Tensor:
@@ -115,7 +122,7 @@ class TorchRecStore(RowStore):
         state = self._kernels[width].split_optimizer_states()[0][0]
         if not self.optimizer.states[name]:
             return {name: state.view(-1)}
-        return {name: state.view(-1, _padded(width))[:, :width]}
+        return {name: state.view(-1, self._held[width])[:, :width]}
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the step size of the row rule."""
@@ -130,7 +137,7 @@ class TorchRecStore(RowStore):
         rows: Tensor = self._kernels[width](addresses, offsets)
         if self.optimizer is None:
             rows = rows.detach()
-        if _padded(width) == width:
+        if self._held[width] == width:
             return rows
         narrow: Tensor = _Narrow.apply(rows, width, self._factor[width])  # type: ignore[no-untyped-call]
         return narrow
@@ -140,13 +147,13 @@ class _Kernels(dict[int, SplitTableBatchedEmbeddingBagsCodegen]):
     """The kernels by width, hidden from ``nn.Module``: their weights are rows of the store, not parameters."""
 
 
-def _padded(width: int) -> int:
-    return -(-width // _LANES) * _LANES
+def _padded(width: int, device: torch.device) -> int:
+    return 1 if width == 1 and device.type == "cpu" else -(-width // _LANES) * _LANES
 
 
-def _gradient_factor(width: int) -> float:
+def _gradient_factor(width: int, held: int) -> float:
     """Return c such that mean((c * g)**2) over the padded row is mean(g**2) over the real one."""
-    return math.sqrt(_padded(width) / width)
+    return math.sqrt(held / width)
 
 
 def _kernel(
@@ -157,9 +164,10 @@ def _kernel(
     if cached:
         place = EmbeddingLocation.MANAGED_CACHING
     compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
+    shape = (1, _LANES) if width == 1 else (rows, width)
     with quiet():
-        return SplitTableBatchedEmbeddingBagsCodegen(
-            [(rows, width, place, compute)],
+        kernel = SplitTableBatchedEmbeddingBagsCodegen(
+            [(*shape, place, compute)],
             optimizer=_RULES[type(rule)][0],
             learning_rate=rule.learning_rate,
             eps=getattr(rule, "eps", 1e-8),
@@ -169,6 +177,9 @@ def _kernel(
             stochastic_rounding=dtype != torch.float32,  # on GPU; the CPU kernel ignores it
             device=device,
         )
+    if width == 1:
+        hold_width_one(kernel, rows)
+    return kernel
 
 
 class _Narrow(torch.autograd.Function):
@@ -184,14 +195,28 @@ class _Narrow(torch.autograd.Function):
         return torch.nn.functional.pad(gradient * ctx.factor, (0, ctx.padding)), None, None
 
 
+def _torchrec() -> Any:
+    try:
+        with quiet():
+            import torchrec
+    except (ImportError, OSError) as error:
+        raise MissingPackageError(
+            f"TorchRec's own tables need torchrec that fits this torch ({error}): "
+            "run 'recembed doctor' for the line that installs it"
+        ) from error
+    return torchrec
+
+
 def keyed_tensor(keys: Sequence[str], widths: Sequence[int], values: Tensor) -> "torchrec.KeyedTensor":
     """Return a TorchRec ``KeyedTensor`` over ``values`` ``[B, sum(widths)]``."""
-    return torchrec.KeyedTensor(keys=list(keys), length_per_key=list(widths), values=values)
+    package = _torchrec()
+    return package.KeyedTensor(keys=list(keys), length_per_key=list(widths), values=values)
 
 
 def keyed_jagged_tensor(bags: Mapping[str, tuple[Tensor, Tensor]]) -> "torchrec.KeyedJaggedTensor":
     """Return a TorchRec ``KeyedJaggedTensor`` of ``{key: (values int64 [N], lengths int64 [B])}``."""
-    return torchrec.KeyedJaggedTensor(
+    package = _torchrec()
+    return package.KeyedJaggedTensor(
         keys=list(bags),
         values=torch.cat([values for values, _ in bags.values()]),
         lengths=torch.cat([lengths for _, lengths in bags.values()]),
@@ -210,9 +235,10 @@ def embedding_bag_collection(
         feature_names: Table name to the keys that read it.
         poolings: Table name to what becomes of its bags; ``sum`` where it is not named.
     """
-    pooling = {"sum": torchrec.PoolingType.SUM, "mean": torchrec.PoolingType.MEAN}
+    package = _torchrec()
+    pooling = {"sum": package.PoolingType.SUM, "mean": package.PoolingType.MEAN}
     configs = [
-        torchrec.EmbeddingBagConfig(
+        package.EmbeddingBagConfig(
             name=name,
             num_embeddings=table.num_embeddings,
             embedding_dim=table.embedding_dim,
@@ -222,7 +248,7 @@ def embedding_bag_collection(
         for name, (table, _) in tables.items()
     ]
     with quiet():
-        collection = torchrec.EmbeddingBagCollection(tables=configs)
+        collection: torchrec.EmbeddingBagCollection = package.EmbeddingBagCollection(tables=configs)
     with torch.no_grad():
         for name, (_, rows) in tables.items():
             collection.embedding_bags[name].weight.copy_(rows)

@@ -11,9 +11,10 @@ from recembed.rows.optimizers import RowOptimizer, RowWiseAdagrad
 from recembed.rows.row_table import RowTable
 from recembed.rows.shard import readable, table_bytes
 from recembed.rows.sharding_plan import RowKernel, ShardingPlan, TablePlan
-from recembed.rows.torchrec import quiet, torchrec
+from recembed.rows.torchrec import quiet
 
 with quiet():
+    import torchrec
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
     from torchrec.distributed.planner.types import ParameterConstraints, PlannerError

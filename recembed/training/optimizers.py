@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import nn
 from torch.optim import Optimizer
 
+from recembed.training.eager import eager
+
 __all__ = ["AnyDenseOptimizer", "DenseAdagrad", "DenseAdam", "DenseAdamW", "DenseOptimizer", "DenseSGD"]
 
 _FUSED_DEVICES = ("cpu", "cuda")
@@ -71,7 +73,7 @@ class DenseAdamW(DenseOptimizer):
 
     def _make(self, groups: Sequence[dict[str, Any]], fused: bool | None) -> Optimizer:
         betas = (self.beta1, self.beta2)
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=betas, eps=self.eps, fused=fused)
+        return eager(torch.optim.AdamW)(groups, lr=self.learning_rate, betas=betas, eps=self.eps, fused=fused)
 
 
 class DenseAdam(DenseOptimizer):
@@ -84,7 +86,7 @@ class DenseAdam(DenseOptimizer):
 
     def _make(self, groups: Sequence[dict[str, Any]], fused: bool | None) -> Optimizer:
         betas = (self.beta1, self.beta2)
-        return torch.optim.Adam(groups, lr=self.learning_rate, betas=betas, eps=self.eps, fused=fused)
+        return eager(torch.optim.Adam)(groups, lr=self.learning_rate, betas=betas, eps=self.eps, fused=fused)
 
 
 class DenseSGD(DenseOptimizer):
@@ -94,7 +96,7 @@ class DenseSGD(DenseOptimizer):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def _make(self, groups: Sequence[dict[str, Any]], fused: bool | None) -> Optimizer:
-        return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, fused=fused)
+        return eager(torch.optim.SGD)(groups, lr=self.learning_rate, momentum=self.momentum, fused=fused)
 
 
 class DenseAdagrad(DenseOptimizer):
@@ -104,7 +106,7 @@ class DenseAdagrad(DenseOptimizer):
     eps: Annotated[float, Field(gt=0)] = 1e-10
 
     def _make(self, groups: Sequence[dict[str, Any]], fused: bool | None) -> Optimizer:
-        return torch.optim.Adagrad(groups, lr=self.learning_rate, eps=self.eps)
+        return eager(torch.optim.Adagrad)(groups, lr=self.learning_rate, eps=self.eps)
 
 
 def _with_kind(raw: Any) -> Any:

@@ -137,7 +137,7 @@ def test_fbgemm_on_cpu_still_loses_small_steps() -> None:
     """Why it is refused: where this fails, FBGEMM's float16 rows may be offered on CPU."""
     from recembed.rows.torchrec import _kernel
 
-    kernel = _kernel(4, 4, SGD(learning_rate=1e-4), torch.float16, torch.device("cpu"))
+    kernel = _kernel(4, 4, SGD(learning_rate=1e-4), torch.float16, torch.device("cpu"), cached=False)
     rows = kernel.split_embedding_weights()[0]
     rows.fill_(1.0)
     for _ in range(50):
