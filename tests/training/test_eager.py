@@ -68,5 +68,7 @@ def test_no_rule_loads_the_compiler() -> None:
 
 
 def test_the_settings_take_it() -> None:
-    optimizer = TrainingConfig.model_validate({"dense_optimizer": "adam"}).dense_optimizer.build(nn.Linear(2, 1).parameters())
+    optimizer = TrainingConfig.model_validate({"dense_optimizer": "adam"}).dense_optimizer.build(
+        nn.Linear(2, 1).parameters()
+    )
     assert type(optimizer) is eager(torch.optim.Adam)
