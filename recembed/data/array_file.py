@@ -39,10 +39,11 @@ class ArrayFile:
 
 
 class GrowingArray:
-    """Grows in place, so that the parts are never held beside the whole."""
+    """Grows in place, so that the parts are never held beside the whole; ``rows``, where known, spares the growth."""
 
-    def __init__(self, first: np.ndarray) -> None:
-        self._array, self._rows = first.copy(), len(first)
+    def __init__(self, first: np.ndarray, rows: int = 0) -> None:
+        self._array, self._rows = np.empty((max(rows, len(first)), *first.shape[1:]), first.dtype), len(first)
+        self._array[: len(first)] = first
 
     def append(self, part: np.ndarray) -> None:
         """Append ``part``, whose other axes and type are those of the first."""

@@ -75,8 +75,8 @@ class _Encoder:
         ids = [f for f in schema.categorical if f.name not in self.key_features]
         keys = [f for f in schema.categorical if f.name in self.key_features]
         arrays: Arrays = {
-            "ids": np.empty((rows, len(ids)), np.int32),
-            "keys": np.empty((rows, len(keys)), np.int64),
+            "ids": np.empty((len(ids), rows), np.int32).T,  # column by column in memory, as they are filled
+            "keys": np.empty((len(keys), rows), np.int64).T,
             "numeric": parsed.numeric,
             "labels": parsed.labels,
         }
@@ -175,11 +175,13 @@ def encode_parsed(
     labels: bool,
     pool: ThreadPoolExecutor,
     indices: Mapping[str, PlaceIndex] | None = None,
+    rows: int = 0,
 ) -> EncodedData:
-    """Encode parsed blocks into memory; with ``indices`` their keys are places in these."""
+    """Encode parsed blocks into memory; with ``indices`` their keys are places in these. ``rows`` may be known."""
     encoder = _Encoder(fitted, key_features, labels, indices)
     blocks = encoder.blocks(parts, pool)
-    grown = {name: GrowingArray(array) for name, array in next(blocks).items()}
+    sized = {"ids", "keys", "numeric", "labels"}
+    grown = {name: GrowingArray(array, rows if name in sized else 0) for name, array in next(blocks).items()}
     for arrays in blocks:
         for name, array in arrays.items():
             grown[name].append(array)

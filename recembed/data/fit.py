@@ -7,76 +7,15 @@ import numpy as np
 import polars as pl
 
 from recembed.data.columns import blocks, id_types, types_of
+from recembed.data.counts import Counts
 from recembed.data.numbers import NumericSummary
 from recembed.data.parsed import Parsed, parse
 from recembed.errors import DataError
-from recembed.hashing import MISSING_KEY
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema, KeyType
-from recembed.schema.key_index import KeyTable
 from recembed.schema.vocabulary import Vocabulary
 
 __all__ = ["Summary", "check_key_types", "extend", "fit", "fitted_from"]
-
-_DENSE = 4
-"""Counts are added to all values of a vocabulary at once where it has at most so many per row of the block."""
-
-
-class Counts:
-    """How often each value of one vocabulary occurs. Memory grows with distinct values, not with rows.
-
-    Values are told apart by their 64-bit keys alone, so two strings of one key are counted as one, under the name of
-    the first, and nothing says so: comparing the strings of every row would double the pass, and among n different
-    strings two have one key with probability n² / 2⁶⁵ (one in 37 million for a million strings).
-
-    >>> counts = Counts()
-    >>> _ = counts.add(pl.Series(["a", "b"]), np.array([7, 7]))
-    >>> [part.to_list() if isinstance(part, pl.Series) else part.tolist() for part in counts.result()]
-    [['a'], [7], [2]]
-    """
-
-    def __init__(self) -> None:
-        self._table = KeyTable(np.empty(0, np.int64))
-        self._counts = np.empty(0, np.int64)
-        self._values: list[pl.Series] = []
-        self.missing = 0
-
-    @property
-    def keys(self) -> np.ndarray:
-        """The distinct keys, int64, in the order of their places."""
-        return self._table.keys
-
-    def add(self, values: pl.Series, keys: np.ndarray) -> np.ndarray:
-        """Count ``values``, whose int64 keys are ``keys``; return the int32 place of each, -1 where it is missing."""
-        if not self._values:
-            self._values.append(values.clear())
-        places, unknown = self._table.places(keys)
-        if len(unknown):
-            wanted = keys.take(unknown)
-            missing = wanted == MISSING_KEY
-            places[unknown[missing]] = -1
-            self.missing += int(np.count_nonzero(missing))
-            rows = unknown[~missing]
-            new, first, place = np.unique(wanted[~missing], return_index=True, return_inverse=True)
-            places[rows] = len(self._table) + place
-            self._table.add(new)
-            self._values.append(values.gather(rows[first]))
-        self._count(places)
-        return places
-
-    def _count(self, places: np.ndarray) -> None:
-        if len(self._table) > len(self._counts):
-            grown = np.zeros(max(len(self._table), 2 * len(self._counts)), np.int64)
-            grown[: len(self._counts)] = self._counts
-            self._counts = grown
-        if len(self._table) <= _DENSE * len(places):
-            self._counts[: len(self._table)] += np.bincount(places + 1, minlength=len(self._table) + 1)[1:]
-        else:
-            np.add.at(self._counts, places[places >= 0], 1)
-
-    def result(self) -> tuple[pl.Series, np.ndarray, np.ndarray]:
-        """Return the distinct values, their keys and their counts."""
-        return pl.concat(self._values), self.keys, self._counts[: len(self._table)]
 
 
 class Summary:
@@ -98,14 +37,12 @@ class Summary:
                 self.empty[name] += int(np.count_nonzero(np.diff(parsed.offsets[name]) == 0))
             else:
                 self.empty[name] += parsed.values[name].null_count()
-        self.numbers.add(parsed.numeric)
+        numbers = pool.submit(self.numbers.add, parsed.numeric)
         self.positive += parsed.labels.sum(0).astype(np.int64)
         self.rows += len(parsed.labels)
-        return {
-            name: places
-            for found in pool.map(lambda owner: self._count(owner, parsed), self.counts)
-            for name, places in found
-        }
+        counted = list(pool.map(lambda owner: self._count(owner, parsed), self.counts))
+        numbers.result()
+        return {name: places for found in counted for name, places in found}
 
     def _count(self, owner: str, parsed: Parsed) -> list[tuple[str, np.ndarray]]:
         counts = self.counts[owner]
@@ -163,14 +100,14 @@ def fitted_from(summary: Summary) -> FittedSchema:
                 f"label {label.name!r}: all {summary.rows} rows are {int(positive > 0)}, so there is nothing to learn; "
                 f"check column {label.source!r}, positive_from and the split"
             )
-    stats, start = {}, 0
-    for feature in schema.numeric:
-        stats[feature.name] = summary.numbers.result(start, feature.width)
-        start += feature.width
+    widths = [feature.width for feature in schema.numeric]
+    with ThreadPoolExecutor() as pool:
+        stats = pool.map(summary.numbers.result, np.cumsum([0, *widths[:-1]]).tolist(), widths)
+        built = pool.map(lambda name: _vocabulary(schema, name, summary.counts[name]), summary.counts)
     return FittedSchema(
         schema,
-        {name: _vocabulary(schema, name, counts) for name, counts in summary.counts.items()},
-        stats,
+        dict(zip(summary.counts, built, strict=True)),
+        {feature.name: found for feature, found in zip(schema.numeric, stats, strict=True)},
         summary.key_types,
         summary.rows,
         {name: empty / summary.rows for name, empty in summary.empty.items()},
@@ -180,13 +117,15 @@ def fitted_from(summary: Summary) -> FittedSchema:
 
 def _vocabulary(schema: Schema, name: str, counts: Counts) -> Vocabulary:
     values, keys, numbers = counts.result()
-    kept = _kept(schema[name], keys, numbers)
+    kept, total = _kept(schema[name], keys, numbers), int(numbers.sum())
+    if len(kept) < len(keys):
+        values, keys, numbers = values.gather(kept), keys[kept], numbers[kept]
     return Vocabulary.build(
-        values.gather(kept),
-        keys[kept],
-        numbers[kept],
+        values,
+        keys,
+        numbers,
         oov_buckets=schema[name].oov_buckets,
-        oov_count=int(numbers.sum() - numbers[kept].sum()),
+        oov_count=total - int(numbers.sum()),
         missing_count=counts.missing,
     )
 

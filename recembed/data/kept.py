@@ -34,9 +34,11 @@ class KeptRows:
         if not self._parts:
             raise DataError("these kept rows were encoded before and are freed; encode the frame with encode()")
         with ThreadPoolExecutor() as pool:
-            indices = {name: PlaceIndex(keys, self._fitted.indices[name]) for name, keys in self._keys.items()}
-            parts = self._drain()
-            return encode_parsed(parts, self._fitted, key_features, labels=True, pool=pool, indices=indices)
+            known = self._fitted.indices
+            places = pool.map(lambda name: PlaceIndex(self._keys[name], known[name]), self._keys)
+            indices = dict(zip(self._keys, places, strict=True))
+            rows, parts = self._fitted.rows, self._drain()
+            return encode_parsed(parts, self._fitted, key_features, labels=True, pool=pool, indices=indices, rows=rows)
 
     def _drain(self) -> Iterator[Parsed]:
         self._parts.reverse()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -132,7 +133,9 @@ class FittedSchema:
     @cached_property
     def indices(self) -> dict[str, KeyIndex]:
         """The fast lookups of the vocabularies, built once."""
-        return {name: KeyIndex(vocabulary) for name, vocabulary in self.vocabularies.items()}
+        with ThreadPoolExecutor() as pool:
+            built = pool.map(KeyIndex, self.vocabularies.values())
+        return dict(zip(self.vocabularies, built, strict=True))
 
     @cached_property
     def numeric_columns(self) -> tuple[NumericColumn, ...]:
