@@ -11,7 +11,7 @@ from recembed.errors import DataError, did_you_mean
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import KeyType
 
-__all__ = ["BLOCK_ROWS", "JaggedIds", "blocks", "flat", "id_types", "ids", "jagged_ids", "types_of"]
+__all__ = ["BLOCK_ROWS", "JaggedIds", "blocks", "flat", "id_types", "ids", "jagged_ids", "number_column", "types_of"]
 
 BLOCK_ROWS = 1 << 16
 """Rows read at a time."""
@@ -126,26 +126,39 @@ def _owner_type(feature: Feature, types: pl.Schema, schema: Schema) -> KeyType:
 def blocks(frame: pl.LazyFrame, schema: Schema, *, labels: bool) -> Iterator[pl.DataFrame]:
     """Yield the columns that the schema needs, ``BLOCK_ROWS`` rows at a time, in order; the last block is shorter.
 
-    Text columns of categorical features bring their keys along (``key_column``), hashed while they are in the cache.
+    Text columns of categorical features bring their keys along (``key_column``), hashed while they are in the cache,
+    and columns of single numbers come as float32 alone (``number_column``), NaN where they are null.
 
     Raises:
         DataError: the file behind the frame cannot be read to its end.
     """
-    columns = list(dict.fromkeys(_columns(schema, labels)))
     try:
         types = frame.collect_schema()
+        scalar = dict.fromkeys(f.source for f in schema.numeric if not types[f.source].is_nested())
+        numbers = [_number(name).alias(number_column(name)) for name in scalar]
+        columns = dict.fromkeys(_columns(schema, labels, frozenset(scalar)))
         text = dict.fromkeys(f.source for f in schema.categorical if types[f.source] == pl.String)
         keys = [hashed(name).alias(key_column(name)) for name in text]
-        yield from frame.select(*columns, *keys).collect_batches(
+        yield from frame.select(*columns, *keys, *numbers).collect_batches(
             chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming"
         )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(error) from error
 
 
-def _columns(schema: Schema, labels: bool) -> Iterator[str]:
+def number_column(column: str) -> str:
+    """Return what the float32 numbers of a column are called where a block brings them along."""
+    return f"\0numbers of {column}"
+
+
+def _number(column: str) -> pl.Expr:
+    return pl.col(column).cast(pl.Float32).fill_null(pl.lit(float("nan"), pl.Float32))
+
+
+def _columns(schema: Schema, labels: bool, scalar: frozenset[str]) -> Iterator[str]:
     for feature in schema.features:
-        yield feature.source
+        if feature.kind != "numeric" or feature.source not in scalar:
+            yield feature.source
         if feature.weights is not None:
             yield feature.weights
     if labels:

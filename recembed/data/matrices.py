@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from recembed.data.columns import flat
+from recembed.data.columns import flat, number_column
 from recembed.errors import DataError
 from recembed.schema.feature import Feature, Label, Schema
 
@@ -18,10 +18,11 @@ def numeric_matrix(block: pl.DataFrame, schema: Schema) -> np.ndarray:
     """
     width = sum(feature.width for feature in schema.numeric)
     matrix = np.empty((width, block.height), np.float32).T
-    start = 0
+    types, start = block.schema, 0
     for feature in schema.numeric:
         part = matrix[:, start : start + feature.width]
-        part[...] = _vectors(block, feature) if block[feature.source].dtype.is_nested() else _scalars(block, feature)
+        brought = number_column(feature.source)
+        part[...] = block[brought].to_numpy()[:, None] if brought in types else _numbers(block, feature)
         infinite = np.count_nonzero(np.isinf(part))
         if infinite:
             raise DataError(
@@ -32,13 +33,10 @@ def numeric_matrix(block: pl.DataFrame, schema: Schema) -> np.ndarray:
     return matrix
 
 
-def _scalars(block: pl.DataFrame, feature: Feature) -> np.ndarray:
+def _numbers(block: pl.DataFrame, feature: Feature) -> np.ndarray:
     column = block[feature.source]
-    return column.cast(pl.Float32).to_numpy()[:, None]
-
-
-def _vectors(block: pl.DataFrame, feature: Feature) -> np.ndarray:
-    column = block[feature.source]
+    if not column.dtype.is_nested():
+        return column.cast(pl.Float32).to_numpy()[:, None]
     lists = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
     lengths = lists.list.len()
     wrong = (lengths != feature.width).fill_null(False).arg_true()

@@ -71,9 +71,11 @@ def check_text(path: Path, separator: str, *, lossy: bool = False, whole: bool =
         return
     expected = len(read_header(path, separator)) - 1
     line = pl.col("line")
-    cells_differ = line.str.replace_all('"[^"]*"', "").str.count_matches(separator, literal=True) != expected
-    stays_open = line.str.count_matches('"', literal=True) % 2 == 1
-    suspects = pl.scan_lines(path).filter(cells_differ | stays_open).head(1)
+    suspect_line = line.str.count_matches(separator, literal=True) != expected
+    if any(b'"' in chunk for chunk in _chunks(path)):
+        cells_differ = line.str.replace_all('"[^"]*"', "").str.count_matches(separator, literal=True) != expected
+        suspect_line = cells_differ | (line.str.count_matches('"', literal=True) % 2 == 1)
+    suspects = pl.scan_lines(path).filter(suspect_line).head(1)
     try:
         suspect = suspects.collect(engine="streaming").height > 0
     except (pl.exceptions.PolarsError, OSError) as error:
