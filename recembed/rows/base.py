@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recembed.errors import ConfigError
+from recembed.rows.freed_memory import hand_back_memory
 from recembed.rows.fresh import fresh_rows
 from recembed.rows.optimizers import RowOptimizer
 from recembed.rows.piece import Piece
@@ -22,6 +23,8 @@ from recembed.rows.rounding import dtype_of_rows
 from recembed.rows.row_table import Init, RowTable
 
 __all__ = ["Init", "RowStore", "RowTable"]
+
+_LARGE = 2**26
 
 
 class RowStore(nn.Module, ABC):
@@ -63,6 +66,8 @@ class RowStore(nn.Module, ABC):
         self.first_row: dict[str, int] = {}
         for table in tables:
             self._place(table)
+        if self.bytes >= _LARGE:
+            hand_back_memory()
         self._allocate(torch.device(device))
         if self.row_dtype != torch.float32 and optimizer is not None:  # counted for the noise of their rounding
             self.register_buffer("lookups", torch.zeros((), dtype=torch.int64, device=device), persistent=False)

@@ -75,6 +75,15 @@ class Vocabulary:
     oov_count: int = 0
     missing_count: int = 0
 
+    def __post_init__(self) -> None:
+        """Hold integers once: they are their own keys."""
+        if self.values.dtype == pl.Int64 and not self.values.has_nulls():
+            values = self.values.rechunk()
+            keys = values.to_numpy()  # a view
+            if np.array_equal(keys, self.keys):
+                object.__setattr__(self, "values", values)
+                object.__setattr__(self, "keys", keys)
+
     @classmethod
     def build(
         cls,

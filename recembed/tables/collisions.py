@@ -37,7 +37,7 @@ def collision_report(tables: Mapping[str, Table], vocabularies: Mapping[str, Voc
         if table is None or not table.slots or not len(vocabulary.keys):
             continue
         ids = vocabulary.keys if table.reads == "keys" else np.arange(len(vocabulary.keys)) + vocabulary.first_id
-        addresses[name] = addresses_in_memory(table, torch.from_numpy(ids)).numpy()  # [V, P]
+        addresses[name] = addresses_in_memory(table, torch.tensor(ids)).numpy()  # [V, P]
     stores = {name: tables[name].slots[0] for name in addresses}
     users = {
         slot.name: _features_per_row([addresses[n] for n in addresses if stores[n] == slot], slot.num_embeddings)
