@@ -76,7 +76,7 @@ class Bare(nn.Module):
         super().__init__()
         self.dim, self.fields = dim, len(sizes)
         self.rows = rows_of(sizes, dim, row_lr)
-        self.rows.init_embedding_weights_uniform(-0.05, 0.05)
+        self.rows.init_embedding_weights_uniform(-0.01, 0.01)
         self.first_row = nn.Buffer(torch.tensor([0, *np.cumsum(sizes)[:-1]]))
         width = len(sizes) * dim + len(NUMBERS)
         layers = [nn.Linear(i, o) for i, o in pairwise([width, *hidden])]
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
     parser.add_argument("--vocab", default="1m", help="rows of all tables together: 100k, 1m or 10m")
     parser.add_argument("--samples", type=int, default=1_000_000, help="training rows")
-    parser.add_argument("--row-lr", type=float, default=0.02)
+    parser.add_argument("--row-lr", type=float, default=0.01)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--mlp", type=lambda text: [int(units) for units in text.split(",")], default=[400, 400, 400])
     parser.add_argument("--batch", type=int, default=4096)

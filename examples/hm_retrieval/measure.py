@@ -29,9 +29,9 @@ from recembed.run.retrieval_vectors import read_run_vectors
 
 HERE = Path(__file__).parent
 MODELS = ("mf_bpr", "mf", "lightgcn", "vbpr", "freedom", "lirdrec")
-BPR = {"training.regularisation": (0.01, 0.1)}
-SOFTMAX = {"training.loss.temperature": (0.1, 0.2)}
-"""The grids, two settings of every model."""
+BPR = {"training.regularisation": (0.01, 0.1), "training.learning_rate": (0.01, 0.02)}
+SOFTMAX = {"training.loss.temperature": (0.1, 0.2), "training.learning_rate": (0.01, 0.02)}
+"""The grids, four settings of every model."""
 ALL_SIX = {
     "split.values.train": [f"2020-09-{day}" for day in range(16, 22)],
     "split.values.test": ["2020-09-22"],
