@@ -52,7 +52,7 @@ class KeyedTensor:
 
     def to_torchrec(self) -> "torchrec.KeyedTensor":
         """Return TorchRec's own ``KeyedTensor`` over the same memory."""
-        from recembed.rows.torchrec import keyed_tensor  # the one file that knows torchrec
+        from recembed.rows.torchrec_tables import keyed_tensor
 
         return keyed_tensor(self.keys, self.widths, self.values)
 

@@ -23,7 +23,7 @@ ROOMS = (
 """A room may import itself and the rooms before it."""
 
 DOORS = {
-    "torchrec": ("rows/torchrec.py", "rows/torchrec_planner.py"),
+    "torchrec": ("rows/torchrec_planner.py", "rows/torchrec_tables.py"),
     "fbgemm_gpu": ("rows/torchrec.py",),
     "mlflow": ("training/mlflow_tracking.py",),
     "faiss": ("export/faiss_index.py",),

@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
     parser.add_argument("--vocab", default="1m", help="rows of all tables together: 100k, 1m or 10m")
     parser.add_argument("--samples", type=int, default=1_000_000, help="training rows")
-    parser.add_argument("--row-lr", type=float, default=0.01)
+    parser.add_argument("--row-lr", type=float, default=0.007)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--mlp", type=lambda text: [int(units) for units in text.split(",")], default=[400, 400, 400])
     parser.add_argument("--batch", type=int, default=4096)

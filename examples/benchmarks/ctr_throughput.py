@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=1, help="runs of each combination")
     parser.add_argument("--row-store", default="auto", choices=["auto", "torchrec", "torch"])
     parser.add_argument("--fitted-only", action="store_true", help="rows for ids of the training rows only")
-    parser.add_argument("--row-lr", type=float, default=0.01, help="learning rate of the rows")
+    parser.add_argument("--row-lr", type=float, default=0.007, help="learning rate of the rows")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of the dense parameters")
     parser.add_argument("--mlp", type=lambda text: [int(units) for units in text.split(",")], default=[400, 400, 400])
     parser.add_argument("--batch", type=int, default=4096)

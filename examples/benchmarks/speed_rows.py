@@ -29,7 +29,7 @@ CELLS: dict[str, str] = {
     "polars": "ingest.py polars --data {data}",
     "row-adam": "row_adam.py",
     "auc-deepfm": f"{_AUC} --model deepfm",
-    "auc-dcnv2": f"{_AUC} --model dcnv2 --lr 0.0005",
+    "auc-dcnv2": f"{_AUC} --model dcnv2 --lr 0.0005 --row-lr 0.01",
 }
 """Words after ``python examples/benchmarks/``; what stands in braces is filled in by the driver."""
 

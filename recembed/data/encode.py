@@ -19,6 +19,7 @@ from recembed.hashing import MISSING_KEY
 from recembed.schema.feature import Feature
 from recembed.schema.fitted import FittedSchema
 from recembed.schema.key_index import KeyIndex
+from recembed.schema.workers import column_workers
 
 __all__ = ["PlaceIndex", "encode", "encode_parsed", "encode_to"]
 
@@ -157,7 +158,7 @@ def encode(
         DataError: a column is missing or of another type than in training, a label is neither 0 nor 1, a number is
             infinite, or an id has no 64-bit key. Unseen ids are no error: they are counted.
     """
-    with ThreadPoolExecutor() as pool:
+    with column_workers() as pool:
         return encode_parsed(_parse(frame.lazy(), fitted, labels, pool), fitted, key_features, labels=labels, pool=pool)
 
 
@@ -208,7 +209,7 @@ def encode_to(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        with ThreadPoolExecutor() as pool:
+        with column_workers() as pool:
             parts = _parse(frame.lazy(), fitted, labels, pool)
             shapes = _write_arrays(encoder.blocks(parts, pool), beside)
         fitted.save(beside / "fitted")

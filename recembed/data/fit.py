@@ -14,6 +14,7 @@ from recembed.errors import DataError
 from recembed.schema.feature import Feature, Schema
 from recembed.schema.fitted import FittedSchema, KeyType
 from recembed.schema.vocabulary import Vocabulary
+from recembed.schema.workers import column_workers
 
 __all__ = ["Summary", "check_key_types", "extend", "fit", "fitted_from"]
 
@@ -81,7 +82,7 @@ def _summarise(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> Summary:
     frame = frame.lazy()
     key_types = id_types(types_of(frame), schema, labels=True)
     summary = Summary(schema, key_types)
-    with ThreadPoolExecutor() as pool:
+    with column_workers() as pool:
         for block in blocks(frame, schema, labels=True):
             summary.add(parse(block, schema, key_types, labels=True, pool=pool), pool)
     return summary.checked()
@@ -101,7 +102,7 @@ def fitted_from(summary: Summary) -> FittedSchema:
                 f"check column {label.source!r}, positive_from and the split"
             )
     widths = [feature.width for feature in schema.numeric]
-    with ThreadPoolExecutor() as pool:
+    with column_workers() as pool:
         stats = pool.map(summary.numbers.result, np.cumsum([0, *widths[:-1]]).tolist(), widths)
         built = pool.map(lambda name: _vocabulary(schema, name, summary.counts[name]), summary.counts)
     return FittedSchema(

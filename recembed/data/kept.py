@@ -1,7 +1,6 @@
 """Fit and encode the same rows while reading them once."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from recembed.data.parsed import Parsed, parse
 from recembed.errors import DataError
 from recembed.schema.feature import Schema
 from recembed.schema.fitted import FittedSchema
+from recembed.schema.workers import column_workers
 
 __all__ = ["KeptRows", "fit_and_keep"]
 
@@ -33,7 +33,7 @@ class KeptRows:
         """
         if not self._parts:
             raise DataError("these kept rows were encoded before and are freed; encode the frame with encode()")
-        with ThreadPoolExecutor() as pool:
+        with column_workers() as pool:
             known = self._fitted.indices
             places = pool.map(lambda name: PlaceIndex(self._keys[name], known[name]), self._keys)
             indices = dict(zip(self._keys, places, strict=True))
@@ -62,7 +62,7 @@ def fit_and_keep(frame: pl.LazyFrame | pl.DataFrame, schema: Schema) -> tuple[Fi
     frame = frame.lazy()
     key_types = id_types(types_of(frame), schema, labels=True)
     summary, parts = Summary(schema, key_types), []
-    with ThreadPoolExecutor() as pool:
+    with column_workers() as pool:
         for block in blocks(frame, schema, labels=True):
             parsed = parse(block, schema, key_types, labels=True, pool=pool)
             places = summary.add(parsed, pool)

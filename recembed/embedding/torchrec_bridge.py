@@ -50,7 +50,7 @@ def to_embedding_bag_collection(embedding: FeatureEmbedding) -> "torchrec.Embedd
             do; or bags of one table are pooled in two ways.
         MissingPackageError: torchrec is not installed.
     """
-    from recembed.rows.torchrec import embedding_bag_collection  # the one file that knows torchrec
+    from recembed.rows.torchrec_tables import embedding_bag_collection
 
     feature_names: dict[str, list[str]] = {}
     for feature, table in _features(embedding):
@@ -69,7 +69,7 @@ def to_keyed_jagged_tensor(embedding: FeatureEmbedding, batch: Batch) -> "torchr
     Raises:
         MissingPackageError: torchrec is not installed.
     """
-    from recembed.rows.torchrec import keyed_jagged_tensor
+    from recembed.rows.torchrec_tables import keyed_jagged_tensor
 
     columns = {feature.name: place for place, feature in enumerate(embedding.schema.categorical)}
     bags: dict[str, tuple[Tensor, Tensor]] = {}

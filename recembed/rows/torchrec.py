@@ -1,47 +1,27 @@
 """Rows in FBGEMM's fused kernels: lookup, gradient and row update in one call per width.
 
-The only file that imports ``fbgemm_gpu``, and ``torchrec`` but for its planner (``torchrec_planner``). Rows need
-``fbgemm_gpu`` alone: ``torchrec`` is loaded for its own forms of tables and batches only, since it brings PyTorch's compiler
-along, some 70 MB and 2 seconds a process.
+The only file that imports ``fbgemm_gpu``. Rows need no ``torchrec``, which brings PyTorch's compiler along, some 70 MB and 2
+seconds a process: ``torchrec_tables`` and ``torchrec_planner`` load it for its own forms of tables and plans.
 Axes: ``N`` addresses, ``G`` bags, ``D`` width, ``R`` rows of a stack.
 """
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recembed.errors import ConfigError, MissingPackageError
-from recembed.rows.base import RowStore, RowTable
+from recembed.rows.base import RowStore
 from recembed.rows.huge_pages import on_huge_pages
 from recembed.rows.optimizers import SGD, Adagrad, RowOptimizer, RowWiseAdagrad
+from recembed.rows.quiet import quiet
 from recembed.rows.width_one import hold_width_one
 
-if TYPE_CHECKING:
-    import torchrec
-
-__all__ = ["TorchRecStore", "embedding_bag_collection", "keyed_jagged_tensor", "keyed_tensor", "quiet"]
+__all__ = ["TorchRecStore"]
 
 _LANES = 4  # FBGEMM rows are multiples of four numbers, but for those of one number on CPU
 _WIDEST = 16_384  # beyond it FBGEMM's CPU kernel crashes the process
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Import-time and construction-time warnings of the two packages say nothing a user could act on."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 try:
@@ -193,63 +173,3 @@ class _Narrow(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return torch.nn.functional.pad(gradient * ctx.factor, (0, ctx.padding)), None, None
-
-
-def _torchrec() -> Any:
-    try:
-        with quiet():
-            import torchrec
-    except (ImportError, OSError) as error:
-        raise MissingPackageError(
-            f"TorchRec's own tables need torchrec that fits this torch ({error}): "
-            "run 'recembed doctor' for the line that installs it"
-        ) from error
-    return torchrec
-
-
-def keyed_tensor(keys: Sequence[str], widths: Sequence[int], values: Tensor) -> "torchrec.KeyedTensor":
-    """Return a TorchRec ``KeyedTensor`` over ``values`` ``[B, sum(widths)]``."""
-    package = _torchrec()
-    return package.KeyedTensor(keys=list(keys), length_per_key=list(widths), values=values)
-
-
-def keyed_jagged_tensor(bags: Mapping[str, tuple[Tensor, Tensor]]) -> "torchrec.KeyedJaggedTensor":
-    """Return a TorchRec ``KeyedJaggedTensor`` of ``{key: (values int64 [N], lengths int64 [B])}``."""
-    package = _torchrec()
-    return package.KeyedJaggedTensor(
-        keys=list(bags),
-        values=torch.cat([values for values, _ in bags.values()]),
-        lengths=torch.cat([lengths for _, lengths in bags.values()]),
-    )
-
-
-def embedding_bag_collection(
-    tables: Mapping[str, tuple[RowTable, Tensor]],
-    feature_names: Mapping[str, Sequence[str]],
-    poolings: Mapping[str, Literal["sum", "mean"]] | None = None,
-) -> "torchrec.EmbeddingBagCollection":
-    """Return a plain TorchRec ``EmbeddingBagCollection`` that holds copies of the given rows.
-
-    Args:
-        tables: Table name to its record and its rows, float32 ``[num_embeddings, embedding_dim]``.
-        feature_names: Table name to the keys that read it.
-        poolings: Table name to what becomes of its bags; ``sum`` where it is not named.
-    """
-    package = _torchrec()
-    pooling = {"sum": package.PoolingType.SUM, "mean": package.PoolingType.MEAN}
-    configs = [
-        package.EmbeddingBagConfig(
-            name=name,
-            num_embeddings=table.num_embeddings,
-            embedding_dim=table.embedding_dim,
-            feature_names=list(feature_names[name]),
-            pooling=pooling[(poolings or {}).get(name, "sum")],
-        )
-        for name, (table, _) in tables.items()
-    ]
-    with quiet():
-        collection: torchrec.EmbeddingBagCollection = package.EmbeddingBagCollection(tables=configs)
-    with torch.no_grad():
-        for name, (_, rows) in tables.items():
-            collection.embedding_bags[name].weight.copy_(rows)
-    return collection

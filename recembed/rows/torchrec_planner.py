@@ -8,10 +8,10 @@ from typing import Literal
 
 from recembed.errors import ConfigError
 from recembed.rows.optimizers import RowOptimizer, RowWiseAdagrad
+from recembed.rows.quiet import quiet
 from recembed.rows.row_table import RowTable
 from recembed.rows.shard import readable, table_bytes
 from recembed.rows.sharding_plan import RowKernel, ShardingPlan, TablePlan
-from recembed.rows.torchrec import quiet
 
 with quiet():
     import torchrec

@@ -3,6 +3,8 @@
 import ctypes
 import sys
 
+from recembed.rows.freed_memory import hand_back_memory
+
 __all__ = ["keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of malloc.h
@@ -19,9 +21,8 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
-        library = ctypes.CDLL(None)
-        adjust, hand_back = library.mallopt, library.malloc_trim
+        adjust = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    hand_back(0)
+    hand_back_memory()
     return bool(adjust(_MMAP_THRESHOLD, _LARGEST)) and bool(adjust(_TRIM_THRESHOLD, _MOST))

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from recembed.schema.feature import Feature, Schema
 from recembed.schema.key_index import KeyIndex
 from recembed.schema.numeric_stats import NumericStats
 from recembed.schema.vocabulary import Vocabulary
+from recembed.schema.workers import column_workers
 
 __all__ = ["FittedSchema", "KeyType", "NumericColumn", "NumericStats"]
 
@@ -133,7 +133,7 @@ class FittedSchema:
     @cached_property
     def indices(self) -> dict[str, KeyIndex]:
         """The fast lookups of the vocabularies, built once."""
-        with ThreadPoolExecutor() as pool:
+        with column_workers() as pool:
             built = pool.map(KeyIndex, self.vocabularies.values())
         return dict(zip(self.vocabularies, built, strict=True))
 
