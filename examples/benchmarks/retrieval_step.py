@@ -28,7 +28,7 @@ from recembed.evaluation import UserItems, evaluate_ranking
 from recembed.graph import NGCF, GraphEncoder, InteractionGraph, LightGCN
 from recembed.retrieval import RetrievalTraining, encoder_vectors
 from recembed.retrieval.step import RetrievalStep
-from recembed.run.allocator import keep_freed_memory
+from recembed.rows.freed_memory import keep_freed_memory
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "bpr": {"batch_size": 2048, "loss": "bpr"},

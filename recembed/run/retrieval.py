@@ -18,7 +18,7 @@ from recembed.errors import MissingPackageError
 from recembed.evaluation import RankingResult, UserItems, by_degree
 from recembed.graph.encoder import GraphEncoder
 from recembed.retrieval import RetrievalResult, RetrievalTrainer, hold_out
-from recembed.run.allocator import keep_freed_memory
+from recembed.rows.freed_memory import keep_freed_memory
 from recembed.run.files import flat_numbers, prepare_folder, write_json, write_table, write_text
 from recembed.run.record import RunRecord, check_resumed, clear_outputs
 from recembed.run.reports import make_tracker

@@ -156,7 +156,9 @@ class Vocabulary:
 
     def lookup(self, keys: np.ndarray) -> np.ndarray:
         """Map int64 ``keys`` to int64 ids of the same shape."""
-        return lookup_ids(torch.from_numpy(np.require(keys, requirements="CW")), *self.tensors(), self.oov_buckets).numpy()
+        return lookup_ids(
+            torch.from_numpy(np.require(keys, requirements=["C", "W"])), *self.tensors(), self.oov_buckets
+        ).numpy()
 
     def inverse(self, ids: np.ndarray) -> pl.Series:
         """Return the raw values of int64 ``ids`` (null for reserved ids)."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from recembed.batch import Batch
+from recembed.rows.freed_memory import keep_freed_memory
 from recembed.training.batches import Batches
 from recembed.training.bilevel import BilevelSearch
 from recembed.training.checkpointer import Checkpointer
@@ -94,7 +95,8 @@ class Trainer:
 
         Evaluation takes place at the end of each epoch and every ``evaluate_every`` steps. Without ``checkpoint`` the
         best weights are kept in memory, a second copy of all rows. Ctrl-C or SIGTERM ends the training after its
-        step: the last checkpoint is written and the weights stay as they are.
+        step: the last checkpoint is written and the weights stay as they are. The process keeps the memory that it
+        frees from then on (``rows.freed_memory``).
 
         Args:
             train: Training batches, with a position that can be saved.
@@ -111,6 +113,7 @@ class Trainer:
             ConfigError: the schedule's warm-up is longer than the run.
             TrainingError: the processes differ in the number of batches, or one does not answer.
         """
+        keep_freed_memory()
         steps = self.config.epochs * len(train)
         stepper = Stepper(self.model, objective, self.config, steps, self.device, search)
         interrupt = Interrupt(together=stepper.processes.count > 1)

@@ -1,9 +1,10 @@
+import platform
 import subprocess
 import sys
 
 import pytest
 
-from recembed.rows.freed_memory import hand_back_memory
+from recembed.rows.freed_memory import hand_back_memory, keep_freed_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
@@ -22,3 +23,8 @@ def test_what_was_freed_goes_back_to_the_system() -> None:
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert hand_back_memory() is False
+    assert keep_freed_memory() is False
+
+
+def test_freed_memory_is_kept_where_there_is_glibc() -> None:
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")

@@ -12,7 +12,6 @@ from recembed.evaluation import UserItems, evaluate_ranking
 from recembed.graph import NGCF, GivenVectors, InteractionGraph, LightGCN
 from recembed.retrieval import RetrievalTrainer, RetrievalTraining
 from recembed.run import train_retrieval
-from recembed.run.allocator import keep_freed_memory
 from recembed.run.retrieval_layers import layer_metrics, reconstruction
 from tests.retrieval.blocks import interactions, light_gcn
 from tests.run.test_retrieval import config
@@ -75,9 +74,3 @@ def test_vectors_of_chance_are_told() -> None:
     assert len(said) == 1 and "hardly better than chance" in said[0]
     reconstruction(graph, LightGCN(graph, 64, 1), 0, said.append)
     assert len(said) == 1
-
-
-def test_freed_memory_is_kept_where_there_is_glibc() -> None:
-    import platform
-
-    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
