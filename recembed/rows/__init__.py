@@ -66,8 +66,9 @@ def make_row_store(
 ) -> RowStore:
     """Build a row store: ``torchrec`` (fused), ``torch`` (plain), or ``auto``, the first of them that works here.
 
-    ``torchrec_uvm`` is ``torchrec`` with the rows in the host's memory, cached on the GPU. ``auto`` takes ``torchrec_uvm`` where the rows and their optimiser states are more than is free on the GPU; ``torch``
-    where FBGEMM lacks the row rule (Adam) or trains half-precision rows badly (on CPU), and on the meta device.
+    ``torchrec_uvm`` is ``torchrec`` with the rows in the host's memory, cached on the GPU. ``auto`` takes it where the rows
+    and their optimiser states are more than is free on the GPU; it takes ``torch`` where FBGEMM lacks the row rule (Adam)
+    or trains half-precision rows badly (on CPU), and on the meta device.
     """
     if name not in get_args(RowStoreName):
         raise ConfigError(f"row_store = {name!r}: expected one of {', '.join(map(repr, get_args(RowStoreName)))}")

@@ -79,9 +79,8 @@ class ShardedStores:
         from recembed.rows.torchrec_planner import plan_by_torchrec
 
         on_gpu = device.type == "cuda"
-        host = (
-            min(self.processes.tell(available_memory() or 1 << 40)) // count
-        )  # processes of one machine share its memory
+        # processes of one machine share its memory, not a GPU's
+        host = min(self.processes.tell(available_memory() or 1 << 40)) // count
         free = min(self.processes.tell(available_memory(device) or 1 << 40)) if on_gpu else host
         return plan_by_torchrec(
             tables,
