@@ -11,6 +11,7 @@ from torch import Tensor
 from recembed.errors import RecembedError
 from recembed.pooling import pool
 from recembed.rows import RowStore, decay_lookups
+from recembed.rows.sparse_data_dist import Requests, SparseDataDist
 from recembed.tables import Table
 
 __all__ = ["Lookups", "Request", "table_vectors"]
@@ -48,6 +49,8 @@ class Lookups:
         self._store = store
         self._decay = decay
         self._requests: dict[int, list[Request]] = {}
+        self._asked: Requests | None = None
+        self._begun: SparseDataDist | None = None
 
     def rows(self, addresses: Tensor, width: int) -> Request:
         """Ask for one row per address."""
@@ -61,6 +64,16 @@ class Lookups:
         self._requests.setdefault(width, []).append(request)
         return request
 
+    def start_sparse_data_dist(self) -> None:
+        """Begin what ``gather`` will end: no requests may follow."""
+        self._asked = self._by_width()
+        self._begun = self._store.start_sparse_data_dist(self._asked)
+
+    def wait_sparse_data_dist(self) -> None:
+        """Let the addresses go."""
+        if self._begun is not None:
+            self._begun.wait()
+
     def gather(self) -> None:
         """Fill in every request."""
         if torch.compiler.is_exporting():
@@ -68,9 +81,12 @@ class Lookups:
                 for request in requests:
                     request.result = self._store(request.addresses, width, request.offsets)
             return
-        asked = {width: self._together(requests) for width, requests in self._requests.items()}
-        for width, rows in self._store.gather(asked).items():
+        asked = self._by_width() if self._asked is None else self._asked
+        for width, rows in self._store.gather(asked, self._begun).items():
             self._hand_out(self._requests[width], rows)
+
+    def _by_width(self) -> Requests:
+        return {width: self._together(requests) for width, requests in self._requests.items()}
 
     def _together(self, requests: list[Request]) -> tuple[Tensor, Tensor | None]:
         """Return all addresses, and the offsets of their bags; decayed rows come one by one, so that each is seen."""

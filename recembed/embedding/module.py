@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recembed.batch import Batch
 from recembed.embedded import Embedded, KeyedTensor, PaddedSequence
+from recembed.embedding.asked import Ahead, Asked
 from recembed.embedding.budget import fit_to_budget, served_bytes
 from recembed.embedding.compaction import COMPACT_FORM, compact_tables, refuse_compact_state
 from recembed.embedding.config import EmbeddingConfig
@@ -90,6 +91,7 @@ class FeatureEmbedding(nn.Module):
         self.num_embeddings = {name: vocabulary.num_embeddings for name, vocabulary in fitted.vocabularies.items()}
         self._fields = fields
         self.compacted = self.rows_stay = False
+        self._ahead = Ahead()
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.numeric = NumericFeatures(fitted, self.config, fields=fields)
@@ -137,26 +139,49 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, batch: Batch) -> Embedded:
         """Embed one batch; see ``Embedded`` for the shapes."""
-        decay = self.config.l2 / max(int(batch.ids.shape[0]), 1) if self.config.l2 and self.training else 0.0
         if self.training and self._movers and not self.rows_stay:
             self._move_rows(batch)
-        lookups = Lookups(self.store, decay)
-        groups = self._groups
-        ids = [group.take(batch.ids) for group in groups]
-        addresses = [group.address(own) for group, own in zip(groups, ids, strict=True)]
-        columns = [group.request(lookups, own) for group, own in zip(groups, addresses, strict=True)]
-        jagged = [(j, j.request(lookups, batch.jagged[j.name])) for j in self._jagged_features]
-        weights = self.first_order.request(lookups, batch, addresses) if self.first_order is not None else []
-        lookups.gather()
+        asked = self._ahead.take(batch) or self._ask(batch)
+        asked.lookups.gather()
 
-        pieces = in_schema_order(groups, [g.decode(r, own) for g, r, own in zip(groups, columns, ids, strict=True)])
+        groups = self._groups
+        vectors = [g.decode(r, own) for g, r, own in zip(groups, asked.columns, asked.ids, strict=True)]
+        pieces = in_schema_order(groups, vectors)
+        jagged = zip(self._jagged_features, asked.jagged, strict=True)
         finished = {j.name: j.finish(requests, batch.jagged[j.name]) for j, requests in jagged}
         pieces += [vectors for vectors in finished.values() if not isinstance(vectors, PaddedSequence)]
         sequences = {name: vectors for name, vectors in finished.items() if isinstance(vectors, PaddedSequence)}
         fields, dense = self.numeric(batch.numeric)
-        linear = self.first_order.finish(weights, batch) if self.first_order is not None else None
+        linear = self.first_order.finish(asked.weights, batch) if self.first_order is not None else None
         dense_columns = torch.cat(dense, dim=1) if dense else batch.numeric[:, :0]
         return Embedded(self._keyed(pieces + fields, batch), dense_columns, linear, sequences)
+
+    def _ask(self, batch: Batch) -> Asked:
+        decay = self.config.l2 / max(int(batch.ids.shape[0]), 1) if self.config.l2 and self.training else 0.0
+        lookups, groups = Lookups(self.store, decay), self._groups
+        ids = [group.take(batch.ids) for group in groups]
+        addresses = [group.address(own) for group, own in zip(groups, ids, strict=True)]
+        columns = [group.request(lookups, own) for group, own in zip(groups, addresses, strict=True)]
+        jagged = [j.request(lookups, batch.jagged[j.name]) for j in self._jagged_features]
+        weights = self.first_order.request(lookups, batch, addresses) if self.first_order is not None else []
+        return Asked(batch, lookups, ids, columns, jagged, weights)
+
+    def start_sparse_data_dist(self, batch: Batch) -> object:
+        """Begin the lookup of a batch that training embeds after the one in hand; return what must live until then.
+
+        Over processes its addresses go to those that hold the rows while the step before it takes place, as in TorchRec's
+        ``TrainPipelineSparseDist``; all call it alike. Nothing is begun where there is one process, nor with methods that
+        move rows before they are read. The vectors are the same bits with it and without it.
+        """
+        if self.store.processes.count == 1 or self._movers:
+            return None
+        asked = self._ask(batch)
+        self._ahead.begin(asked)
+        return asked
+
+    def wait_sparse_data_dist(self) -> None:
+        """Let the addresses go, once all processes have told how many they are."""
+        self._ahead.wait()
 
     def _keyed(self, pieces: list[Tensor], batch: Batch) -> KeyedTensor:
         if not pieces:
@@ -212,13 +237,14 @@ class FeatureEmbedding(nn.Module):
         return served
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode.
+        """Set the mode; a lookup that was begun is dropped.
 
         Raises:
             ConfigError: this is a compact embedding, which serves and cannot be trained.
         """
         if mode and self.compacted:
             raise ConfigError("a compact embedding cannot be trained: build the model from its config and checkpoint")
+        self._ahead.drop()
         return super().train(mode)
 
     @property

@@ -21,6 +21,7 @@ from recembed.rows.piece import Piece
 from recembed.rows.processes import Processes
 from recembed.rows.rounding import dtype_of_rows
 from recembed.rows.row_table import Init, RowTable
+from recembed.rows.sparse_data_dist import Requests, SparseDataDist
 
 __all__ = ["Init", "RowStore", "RowTable"]
 
@@ -169,7 +170,11 @@ class RowStore(nn.Module, ABC):
         live = self.held(name) if state is None else self.optimizer_rows(name)[state]
         live[slice(None) if places is None else places] = values.to(live) if isinstance(values, Tensor) else values
 
-    def gather(self, requests: Mapping[int, tuple[Tensor, Tensor | None]]) -> dict[int, Tensor]:
+    def start_sparse_data_dist(self, requests: Requests) -> SparseDataDist | None:
+        """Begin a lookup that ``gather`` ends, as far as other processes take part; None where none do."""
+        return None
+
+    def gather(self, requests: Requests, begun: SparseDataDist | None = None) -> dict[int, Tensor]:
         """Look up, for each width, addresses with or without the offsets of bags; see ``forward``."""
         self._count_lookup()
         return {width: self(addresses, width, offsets) for width, (addresses, offsets) in requests.items()}

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self, TypeVar
 
@@ -18,7 +19,7 @@ from recembed.errors import TrainingError
 from recembed.rows.heartbeat import Notes, beating, wait_while_it_beats
 from recembed.rows.processes import Processes
 
-__all__ = ["ProcessGroup"]
+__all__ = ["Coming", "ProcessGroup"]
 
 _ANSWER_SECONDS = 10.0
 _BEAT_SECONDS = 5.0
@@ -55,19 +56,25 @@ class ProcessGroup(Processes):
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout))
         return cls(timeout, store)
 
-    def exchange(self, values: Tensor, given: Sequence[int], taken: Sequence[int]) -> Tensor:
-        """Send ``given[r]`` of the values to each process ``r`` and return the ``taken[r]`` that each sent."""
+    def start_exchange(self, values: Tensor, given: Sequence[int], taken: Sequence[int]) -> "Coming":
+        """Begin to send ``given[r]`` of the values to each process ``r``; what comes are the ``taken[r]`` that each sent."""
         received = values.new_empty(sum(taken), *values.shape[1:])
-        with self._named("an exchange of rows"):
-            dist.all_to_all_single(received, values.contiguous(), list(taken), list(given), group=self._group)
-        return received
+        return self._start("an exchange of rows", received, values.contiguous(), list(taken), list(given))
 
-    def exchange_counts(self, counts: Tensor) -> Tensor:
-        """Send row ``r`` of ``counts``, int64 ``[W, L]``, to process ``r``; return what each sent, ``[W, L]``."""
-        received = torch.empty_like(counts)
-        with self._named("the sizes of a lookup"):
-            dist.all_to_all_single(received, counts.contiguous(), group=self._group)
-        return received
+    def start_counts(self, counts: Tensor) -> "Coming":
+        """Begin to send row ``r`` of ``counts``, int64 ``[W, L]``, to process ``r``; what comes is what each sent, alike."""
+        return self._start("the sizes of a lookup", torch.empty_like(counts), counts.contiguous(), None, None)
+
+    def _start(
+        self, what: str, received: Tensor, values: Tensor, taken: list[int] | None, given: list[int] | None
+    ) -> "Coming":
+        with self._named(what):
+            work = dist.all_to_all_single(received, values, taken, given, group=self._group, async_op=True)
+        return Coming(received, values, lambda: self._wait(what, work))
+
+    def _wait(self, what: str, work: Any) -> None:
+        with self._named(what):
+            work.wait()
 
     def gather(self, values: Tensor) -> Tensor:
         """Return the values of all processes one after the other."""
@@ -203,6 +210,20 @@ class ProcessGroup(Processes):
             if not silent or time.monotonic() > end:
                 return silent
             time.sleep(0.1)
+
+
+@dataclass(slots=True)
+class Coming:
+    """Values on their way from the other processes, beside those on their way to them."""
+
+    received: Tensor
+    sent: Tensor  # held until it is there
+    arrive: Callable[[], None]
+
+    def wait(self) -> Tensor:
+        """Return the values, once they are there; on a GPU the stream waits for them, and not the program."""
+        self.arrive()
+        return self.received
 
 
 class _Sum(torch.autograd.Function):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recembed.rows.base import RowStore
-from recembed.rows.exchange import RowExchange
+from recembed.rows.exchange import RowExchange, Trip
 from recembed.rows.lanes import local_order, make_lanes
 from recembed.rows.optimizers import RowOptimizer
 from recembed.rows.piece import Piece
@@ -25,6 +25,7 @@ from recembed.rows.processes import Processes
 from recembed.rows.row_table import RowTable
 from recembed.rows.shard import Shard
 from recembed.rows.sharding_plan import RowKernel, ShardingPlan
+from recembed.rows.sparse_data_dist import Requests, SparseDataDist
 
 if TYPE_CHECKING:
     from recembed.rows import RowStoreName
@@ -103,17 +104,21 @@ class ShardedStore(RowStore):
         """Look up rows, or sums of bags; see ``RowStore.forward``."""
         return self.gather({width: (addresses, offsets)})[width]
 
-    def gather(self, requests: Mapping[int, tuple[Tensor, Tensor | None]]) -> dict[int, Tensor]:
-        """Look up all widths in one exchange."""
-        unique = {width: torch.unique(addresses, return_inverse=True) for width, (addresses, _) in requests.items()}
+    def start_sparse_data_dist(self, requests: Requests) -> Trip:
+        """Tell all processes how many rows of theirs are wanted; all begin and ``gather`` lookups in the same order."""
         train = torch.is_grad_enabled() and self.optimizer is not None
+        return self._exchange.start({width: addresses for width, (addresses, _) in requests.items()}, train=train)
+
+    def gather(self, requests: Requests, begun: SparseDataDist | None = None) -> dict[int, Tensor]:
+        """Look up all widths in one exchange."""
+        trip = begun if isinstance(begun, Trip) else self.start_sparse_data_dist(requests)
         self._count_lookup()
         if self._lookups is not None and self.local._lookups is not None:
             self.local._lookups.copy_(self._lookups)
-        fetched = self._exchange({width: addresses for width, (addresses, _) in unique.items()}, train=train)
+        fetched = self._exchange.fetch(trip)
         found: dict[int, Tensor] = {}
         for width, (_, offsets) in requests.items():
-            place = unique[width][1]
+            place = trip.places[width]
             if offsets is None:
                 found[width] = F.embedding(place, fetched[width])  # [N, D]
             else:

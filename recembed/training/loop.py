@@ -18,6 +18,7 @@ from recembed.training.checkpointer import Checkpointer
 from recembed.training.config import EarlyStopping, TrainingConfig
 from recembed.training.gradients import stream_gradients
 from recembed.training.interrupt import Interrupt
+from recembed.training.look_ahead import LookAhead
 from recembed.training.pieces import weights
 from recembed.training.predictions import gathered_logits
 from recembed.training.progress import ProgressBar
@@ -59,6 +60,7 @@ class TrainingLoop:
         self.model: nn.Module = stepper.model
         self.rule = self.config.early_stopping or EarlyStopping()
         self.state = RunState()
+        self.ahead = LookAhead(self.model, train, stepper.device)
         self._per_epoch = len(train)
         self._losses: list[Tensor] = []
         self._last_batch: Batch | None = None
@@ -111,7 +113,7 @@ class TrainingLoop:
                 break
             self.train.set_epoch(epoch)
             self._mark = time.perf_counter()
-            for batch in self.train:
+            for batch in self.ahead:
                 self._step(batch, bar)
                 if self._pause_is_due() and not self.interrupt.asked:
                     state.seconds = time.perf_counter() - started
@@ -129,9 +131,7 @@ class TrainingLoop:
 
     def _step(self, batch: Batch, bar: ProgressBar) -> None:
         state = self.state
-        if self.stepper.device.type != "cpu":
-            batch = batch.to(self.stepper.device)
-        self._losses.append(self.stepper(batch, state.step, stop=self.interrupt.heard))
+        self._losses.append(self.stepper(batch, state.step, stop=self.interrupt.heard, meanwhile=self.ahead.wait))
         self.interrupt.agree(self.stepper.stop)
         self._last_batch = batch
         state.step += 1
@@ -245,6 +245,6 @@ class TrainingLoop:
             random_tensors(self.stepper.processes.rank) | tensors,
             step=state.step,
             epoch=self.epoch,
-            progress=progress | {"run": state.to_json(), "data": self.train.state(), "batches": self._per_epoch},
+            progress=progress | {"run": state.to_json(), "data": self.ahead.position(), "batches": self._per_epoch},
         )
         self._saved = (self.state.step, self.state.evaluated)

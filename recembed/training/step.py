@@ -1,7 +1,7 @@
 """One optimiser step."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -66,8 +66,12 @@ class Stepper:
         self.processes, self.stop = processes_of(model), False
         self._statistics = batch_statistics(model) if self.processes.count > 1 else []
 
-    def __call__(self, batch: Batch, step: int, *, stop: bool = False) -> Tensor:
+    def __call__(
+        self, batch: Batch, step: int, *, stop: bool = False, meanwhile: Callable[[], None] | None = None
+    ) -> Tensor:
         """Do step number ``step`` (from 0) and return the loss of all processes, detached; ``stop`` is told to all.
+
+        ``meanwhile`` is called between the forward and the backward pass.
 
         Raises:
             TrainingError: the loss is not finite; rows and parameters are as before the step.
@@ -78,6 +82,8 @@ class Stepper:
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         loss, mean = self._finite_loss(batch, step, stop)
+        if meanwhile is not None:
+            meanwhile()
         loss.backward()  # type: ignore[no-untyped-call]
         sum_gradients(self.processes, self._parameters, self._statistics)
         if self.optimizer is not None:

@@ -8,13 +8,16 @@ from torch import Tensor
 
 from recembed.batch import Batch, Jagged
 from recembed.embedding import EmbeddingConfig, FeatureEmbedding
+from recembed.embedding.asked import Ahead
 from recembed.rows import SGD, Adagrad, Adam, PlainStore, RowOptimizer, RowStore, RowTable, RowWiseAdagrad
 from recembed.rows.fresh import fresh_rows
+from recembed.rows.piece import Piece, is_part
 from recembed.rows.process_group import ProcessGroup
 from recembed.rows.row_table import Part
 from recembed.rows.sharded import ShardedStore
 from recembed.rows.sharded_stores import ShardedStores
 from recembed.rows.sharding_plan import ShardingPlan, TablePlan
+from recembed.training.gradients import sum_gradients
 from tests.embedding.fixtures import batch, fitted
 from tests.embedding.test_contract import CASES
 from tests.rows.two_processes import run
@@ -123,23 +126,31 @@ def embedding_of(case: str, rule: RowOptimizer, stores: ShardedStores | None) ->
     return FeatureEmbedding(fitted(), config, linear=True, make_store=stores).train()
 
 
-def fit(embedding: FeatureEmbedding, rank: int | None) -> dict[str, Tensor]:
-    for step in range(4):
-        whole = batch(ROWS, embedding.key_features, seed=step)
-        mine = whole if rank is None else part(whole, rank)
-        embedding.store.processes.share = len(mine) / ROWS
+def fit(embedding: FeatureEmbedding, rank: int | None, *, ahead: bool = False) -> dict[str, Tensor]:
+    """Train for four steps; ``ahead`` begins each lookup during the step before it."""
+    wholes = [batch(ROWS, embedding.key_features, seed=step) for step in range(4)]
+    batches = wholes if rank is None else [part(whole, rank) for whole in wholes]
+    processes = embedding.store.processes
+    if ahead:
+        embedding.start_sparse_data_dist(batches[0])
+    for step, mine in enumerate(batches):
+        if ahead and step < 3:
+            embedding.start_sparse_data_dist(batches[step + 1])
+        processes.share = len(mine) / ROWS
         embedded = embedding(mine)
         per_row = embedded.concat().sin().sum(1) + embedded.linear.sin()
         per_row = per_row + embedded.sequences["history"].values.sin().sum((1, 2))
         loss = (per_row * (1 + mine.numeric[:, 0] / 80)).mean()  # rows differ, so that no two scores of keys are equal
+        if ahead:
+            embedding.wait_sparse_data_dist()
         added = embedding.take_auxiliary_loss()
         (loss if added is None else loss + added).backward()
+        parameters = list(embedding.parameters())
+        sum_gradients(processes, parameters)
         with torch.no_grad():
-            for parameter in embedding.parameters():
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                if isinstance(embedding.store.processes, ProcessGroup):
-                    gradient = embedding.store.processes.total(gradient * embedding.store.processes.share)
-                parameter -= 0.01 * gradient
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter -= 0.01 * parameter.grad
                 parameter.grad = None
     return embedding.state_dict()
 
@@ -148,17 +159,49 @@ def every_method(processes: ProcessGroup, rule: RowOptimizer) -> dict[str, str]:
     wrong = {}
     for case in CASES:
         stores = ShardedStores(processes, copy_below=100)
-        got = fit(embedding_of(case, rule, stores), processes.rank)
+        sharded = embedding_of(case, rule, stores)
+        got = fit(sharded, processes.rank)
         wanted = fit(embedding_of(case, rule, None), None)
         kinds = {one.sharding for one in (stores.plan or plan(rule)).tables.values()}
         if "row_wise" not in kinds and "table_wise" not in kinds:
             wrong[case] = f"nothing is spread: {kinds}"
+        for name, parameter in sharded.named_parameters():
+            if is_part(parameter):
+                wanted[name] = Piece.of(parameter).within(wanted[name])
         for key, values in wanted.items():
             far = (got[key].double() - values.double()).abs() > 1e-5 * values.double().abs().clamp(min=1)
             if far.double().mean() > (0.01 if case in ROUNDING else 0):
                 wrong[case] = f"{key}: {int(far.sum())} of {far.numel()}"
                 break
     return wrong
+
+
+def lookups_begun_early(processes: ProcessGroup) -> dict[str, str]:
+    """Train every method with lookups that begin a step early and with lookups that do not."""
+    wrong, rule, found = {}, RULES[1], list[bool]()
+    take = Ahead.take
+
+    def watched(self: Ahead, batch: Batch) -> Any:
+        asked = take(self, batch)
+        found.append(asked is not None)
+        return asked
+
+    Ahead.take = watched  # type: ignore[method-assign]
+    for case in CASES:
+        plain, early = (embedding_of(case, rule, ShardedStores(processes, copy_below=100)) for _ in range(2))
+        wanted = fit(plain, processes.rank)
+        found.clear()
+        got = fit(early, processes.rank, ahead=True)
+        if found != [not plain._movers] * 4:
+            wrong[case] = f"begun early: {found}"
+        if differ := [key for key, values in wanted.items() if not torch.equal(got[key], values)]:
+            wrong[case] = f"{differ}"
+    return wrong
+
+
+def test_lookups_that_begin_a_step_early_give_the_same_bits() -> None:
+    for said in run(lookups_begun_early):
+        assert said == {}
 
 
 @pytest.mark.parametrize("rule", RULES[:3], ids=lambda rule: rule.kind)
