@@ -165,7 +165,7 @@ def every_method(processes: ProcessGroup, rule: RowOptimizer) -> dict[str, str]:
         kinds = {one.sharding for one in (stores.plan or plan(rule)).tables.values()}
         if "row_wise" not in kinds and "table_wise" not in kinds:
             wrong[case] = f"nothing is spread: {kinds}"
-        for name, parameter in sharded.named_parameters():
+        for name, parameter in sharded.named_parameters(remove_duplicate=False):
             if is_part(parameter):
                 wanted[name] = Piece.of(parameter).within(wanted[name])
         for key, values in wanted.items():
