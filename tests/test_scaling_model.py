@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recembed.rows import RowTable, RowWiseAdagrad
-from recembed.rows.process_group import ProcessGroup
+from recembed.rows.process_group import Coming, ProcessGroup
 from recembed.rows.sharded import ShardedStore
 from recembed.rows.sharding_plan import ShardingPlan, TablePlan
 from tests.rows.two_processes import run
@@ -48,14 +48,14 @@ def counted(processes: ProcessGroup) -> tuple[int, int]:
     """Return the bytes that this process sent to the other one in a step, and the unique rows it asked for."""
     plan = ShardingPlan(world_size=2, tables={"item": TablePlan(sharding="row_wise")})
     store = ShardedStore([RowTable("item", 1000, 16)], optimizer=RowWiseAdagrad(), plan=plan, processes=processes)
-    sent, exchange = 0, processes.exchange
+    sent, exchange = 0, processes.start_exchange
 
-    def counting(values: Tensor, given: Any, taken: Any) -> Tensor:
+    def counting(values: Tensor, given: Any, taken: Any) -> Coming:
         nonlocal sent
         sent += given[1 - processes.rank] * values.element_size() * values[:1].numel()
         return exchange(values, given, taken)
 
-    processes.exchange = counting  # type: ignore[method-assign]
+    processes.start_exchange = counting  # type: ignore[method-assign]
     processes.share = 0.5
     addresses = torch.arange(processes.rank, 1000, 5).repeat(3)  # 200 rows, three times each, half of them there
     store(addresses, 16).sum().backward()
