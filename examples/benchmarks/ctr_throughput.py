@@ -63,27 +63,20 @@ def arguments() -> argparse.Namespace:
 
 
 class Clock:
-    """The batches of an epoch, and the times at which they were asked for: the trainer asks one step ahead."""
+    """The batches of an epoch, and the time at which each was asked for: when the step before it had ended."""
 
     def __init__(self, loader: Loader) -> None:
-        self.loader, self.asked = loader, list[float]()
+        self.loader, self.times = loader, [0.0]
         self.set_epoch, self.state, self.resume = loader.set_epoch, loader.state, loader.resume
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        self.asked = [time.perf_counter()]
+        self.times = [time.perf_counter()]
         for batch in self.loader:
             yield batch
-            self.asked.append(time.perf_counter())
-
-    def times(self, end: float) -> list[float]:
-        """Return when the epoch began and when each step had ended, the last one at ``end``.
-
-        The third batch is asked for when the first step has ended, and so on; the second before any step.
-        """
-        return [self.asked[0], *self.asked[2:], end]
+            self.times.append(time.perf_counter())
 
 
 def fit_schema(log: ClickLog, *, every_id: bool) -> FittedSchema:
@@ -136,9 +129,8 @@ def run(options: argparse.Namespace) -> None:
     )
     clock = Clock(Loader(train, options.batch, shuffle=True, seed=options.seed))
     Trainer(model, config, progress=False).fit(clock)
-    times = clock.times(time.perf_counter())
     line = {"peer": f"recembed {version('recembed')}", "model": options.model, "rows": len(train)}
-    line |= {"vocab": options.vocab, **speeds(times, len(train), options.batch), "peak_train_mb": peak_mb()}
+    line |= {"vocab": options.vocab, **speeds(clock.times, len(train), options.batch), "peak_train_mb": peak_mb()}
     if not options.no_eval:
         line |= evaluate(model, encode(log.test, fitted, key_features=embedding.key_features), options)
     store = next(module for module in model.modules() if isinstance(module, RowStore))

@@ -18,6 +18,7 @@ class Asked:
 
     Attributes:
         batch: The batch.
+        training: Whether they are those of training mode.
         lookups: All requests, to be gathered.
         ids: What each group of columns looks up, int64 ``[B, n]``.
         columns, weights: The requests of each group, for vectors and for first-order weights, by width.
@@ -25,6 +26,7 @@ class Asked:
     """
 
     batch: Batch
+    training: bool
     lookups: Lookups
     ids: list[Tensor]
     columns: list[dict[int, Request]]
@@ -37,6 +39,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._asked: deque[Asked] = deque(maxlen=2)
+        self._embedded: Batch | None = None
 
     def begin(self, asked: Asked) -> None:
         """Begin this lookup; of three the oldest is forgotten."""
@@ -48,15 +51,25 @@ class Ahead:
         for asked in self._asked:
             asked.lookups.wait_sparse_data_dist()
 
-    def take(self, batch: Batch) -> Asked | None:
-        """Return what was begun for this very batch, once, where it is embedded with gradient."""
-        found = next((asked for asked in self._asked if asked.batch is batch), None)
-        if found is None or not torch.is_grad_enabled():
+    def take(self, batch: Batch, *, training: bool) -> Asked | None:
+        """Return what was begun for this very batch, once, where it is embedded with gradient and in the same mode."""
+        if not torch.is_grad_enabled():
             return None
-        while self._asked.popleft() is not found:
+        self._embedded = batch
+        found = next((asked for asked in self._asked if asked.batch is batch and asked.training == training), None)
+        while found is not None and self._asked.popleft() is not found:
             pass
         return found
 
+    def embedded(self, batch: Batch) -> bool:
+        """Return whether it was this very batch that was last embedded with gradient."""
+        return self._embedded is batch
+
     def drop(self) -> None:
-        """Forget what was begun."""
+        """Forget everything."""
         self._asked.clear()
+        self._embedded = None
+
+    def __deepcopy__(self, memo: object) -> "Ahead":
+        """A copy of a model has begun nothing."""
+        return Ahead()

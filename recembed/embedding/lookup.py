@@ -4,6 +4,7 @@ Axes: ``N`` addresses, ``G`` bags, ``D`` width.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class Lookups:
     def start_sparse_data_dist(self) -> None:
         """Begin what ``gather`` will end: no requests may follow."""
         self._asked = self._by_width()
-        self._begun = self._store.start_sparse_data_dist(self._asked)
+        self._begun = self._store.start_sparse_data_dist(self._asked) if self._asked else None
 
     def wait_sparse_data_dist(self) -> None:
         """Let the addresses go."""
@@ -82,8 +83,15 @@ class Lookups:
                     request.result = self._store(request.addresses, width, request.offsets)
             return
         asked = self._by_width() if self._asked is None else self._asked
+        if not asked:  # methods that read no rows
+            return
         for width, rows in self._store.gather(asked, self._begun).items():
             self._hand_out(self._requests[width], rows)
+
+    def forget(self) -> None:
+        """Let go of the rows, once they are decoded."""
+        for request in chain.from_iterable(self._requests.values()):
+            request.result = None
 
     def _by_width(self) -> Requests:
         return {width: self._together(requests) for width, requests in self._requests.items()}

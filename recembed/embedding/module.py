@@ -141,7 +141,7 @@ class FeatureEmbedding(nn.Module):
         """Embed one batch; see ``Embedded`` for the shapes."""
         if self.training and self._movers and not self.rows_stay:
             self._move_rows(batch)
-        asked = self._ahead.take(batch) or self._ask(batch)
+        asked = self._ahead.take(batch, training=self.training) or self._ask(batch)
         asked.lookups.gather()
 
         groups = self._groups
@@ -154,6 +154,7 @@ class FeatureEmbedding(nn.Module):
         fields, dense = self.numeric(batch.numeric)
         linear = self.first_order.finish(asked.weights, batch) if self.first_order is not None else None
         dense_columns = torch.cat(dense, dim=1) if dense else batch.numeric[:, :0]
+        asked.lookups.forget()
         return Embedded(self._keyed(pieces + fields, batch), dense_columns, linear, sequences)
 
     def _ask(self, batch: Batch) -> Asked:
@@ -164,14 +165,14 @@ class FeatureEmbedding(nn.Module):
         columns = [group.request(lookups, own) for group, own in zip(groups, addresses, strict=True)]
         jagged = [j.request(lookups, batch.jagged[j.name]) for j in self._jagged_features]
         weights = self.first_order.request(lookups, batch, addresses) if self.first_order is not None else []
-        return Asked(batch, lookups, ids, columns, jagged, weights)
+        return Asked(batch, self.training, lookups, ids, columns, jagged, weights)
 
     def start_sparse_data_dist(self, batch: Batch) -> object:
-        """Begin the lookup of a batch that training embeds after the one in hand; return what must live until then.
+        """Begin the lookup of a batch that training embeds after the one in hand; return what must outlive its step.
 
         Over processes its addresses go to those that hold the rows while the step before it takes place, as in TorchRec's
-        ``TrainPipelineSparseDist``; all call it alike. Nothing is begun where there is one process, nor with methods that
-        move rows before they are read. The vectors are the same bits with it and without it.
+        ``TrainPipelineSparseDist``; all call it alike. Nothing is begun where there is one process, nor where any feature's
+        method moves rows before they are read. The vectors are the same bits with it and without it.
         """
         if self.store.processes.count == 1 or self._movers:
             return None
@@ -182,6 +183,14 @@ class FeatureEmbedding(nn.Module):
     def wait_sparse_data_dist(self) -> None:
         """Let the addresses go, once all processes have told how many they are."""
         self._ahead.wait()
+
+    def drop_sparse_data_dist(self) -> None:
+        """Forget lookups that were begun; all processes call it alike."""
+        self._ahead.drop()
+
+    def embedded(self, batch: Batch) -> bool:
+        """Return whether the last forward pass with gradient was of this very batch, and not of one made from it."""
+        return self._ahead.embedded(batch)
 
     def _keyed(self, pieces: list[Tensor], batch: Batch) -> KeyedTensor:
         if not pieces:
@@ -237,14 +246,13 @@ class FeatureEmbedding(nn.Module):
         return served
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; a lookup that was begun is dropped.
+        """Set the mode.
 
         Raises:
             ConfigError: this is a compact embedding, which serves and cannot be trained.
         """
         if mode and self.compacted:
             raise ConfigError("a compact embedding cannot be trained: build the model from its config and checkpoint")
-        self._ahead.drop()
         return super().train(mode)
 
     @property

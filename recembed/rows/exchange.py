@@ -127,6 +127,7 @@ class RowExchange:
             own = [part for lane, part in zip(self.lanes, received, strict=True) if lane.width == width]
             if len(rows):
                 rows.backward(torch.cat(own))  # type: ignore[no-untyped-call]
+        trip.looked_up.clear()
 
     def _here(self, sizes: list[int]) -> list[int]:
         return [size if rank == self.processes.rank else 0 for rank, size in enumerate(sizes)]

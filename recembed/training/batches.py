@@ -15,7 +15,11 @@ class Batches(Protocol):
         """Return the batches of an epoch."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches of the epoch, or after ``resume`` the rest of it."""
+        """Yield the batches of the epoch, or after ``resume`` the rest of it.
+
+        On a GPU and over processes the next batch is asked for before the step of this one: both must last, and what is
+        drawn for a batch must not depend on torch's generators if a resumed run is to be the one that was cut.
+        """
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next one."""

@@ -60,7 +60,7 @@ class TrainingLoop:
         self.model: nn.Module = stepper.model
         self.rule = self.config.early_stopping or EarlyStopping()
         self.state = RunState()
-        self.ahead = LookAhead(self.model, train, stepper.device)
+        self.ahead = LookAhead(self.model, train, stepper.device, stepper.processes)
         self._per_epoch = len(train)
         self._losses: list[Tensor] = []
         self._last_batch: Batch | None = None

@@ -1,5 +1,6 @@
 """Rows over two processes: the numbers of one process, for every method, rule and way of spreading."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -181,8 +182,8 @@ def lookups_begun_early(processes: ProcessGroup) -> dict[str, str]:
     wrong, rule, found = {}, RULES[1], list[bool]()
     take = Ahead.take
 
-    def watched(self: Ahead, batch: Batch) -> Any:
-        asked = take(self, batch)
+    def watched(self: Ahead, batch: Batch, *, training: bool) -> Any:
+        asked = take(self, batch, training=training)
         found.append(asked is not None)
         return asked
 
@@ -202,6 +203,30 @@ def lookups_begun_early(processes: ProcessGroup) -> dict[str, str]:
 def test_lookups_that_begin_a_step_early_give_the_same_bits() -> None:
     for said in run(lookups_begun_early):
         assert said == {}
+
+
+def odd_ones(processes: ProcessGroup) -> list[bool]:
+    """Change the mode of one process alone while a lookup is under way; embed where no method reads rows."""
+    mine = part(batch(ROWS, frozenset(), seed=0), processes.rank)
+    embedding, other = (embedding_of("full", RULES[0], ShardedStores(processes, copy_below=100)) for _ in range(2))
+    embedding.start_sparse_data_dist(mine)
+    embedding.wait_sparse_data_dist()
+    copied = copy.deepcopy(embedding)
+    if processes.rank == 0:
+        embedding.eval().train()
+    same = torch.equal(embedding(mine).concat(), other(mine).concat())
+    same_copied = torch.equal(copied(mine).concat(), other(mine).concat())
+    config = {"embedding_dim": 8, "table": {"kind": "deep_hash", "exact_below": 0}}
+    hashed = FeatureEmbedding(fitted(), EmbeddingConfig.model_validate(config), make_store=ShardedStores(processes))
+    mine = part(batch(ROWS, hashed.key_features, seed=0), processes.rank)
+    hashed.start_sparse_data_dist(mine)
+    hashed.wait_sparse_data_dist()
+    return [same, same_copied, bool(hashed(mine).concat().isfinite().all())]
+
+
+def test_modes_of_one_process_copies_and_methods_without_rows_disturb_nothing() -> None:
+    for said in run(odd_ones):
+        assert said == [True] * 3, said
 
 
 @pytest.mark.parametrize("rule", RULES[:3], ids=lambda rule: rule.kind)

@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from recembed.batch import Batch
 from recembed.data import Loader
+from recembed.rows import Processes
 from recembed.training.look_ahead import LookAhead
 from tests.training.planted import planted
 
@@ -32,7 +34,7 @@ class Watched(nn.Module):
 
     def __init__(self, told: list[str]) -> None:
         super().__init__()
-        self.told, self.made = told, list[weakref.ref[Begun]]()
+        self.told, self.made, self.last = told, list[weakref.ref[Begun]](), list[Batch]()
 
     def start_sparse_data_dist(self, batch: Batch) -> object:
         self.told.append(f"start {len(self.made)}")
@@ -43,22 +45,63 @@ class Watched(nn.Module):
     def wait_sparse_data_dist(self) -> None:
         self.told.append("wait")
 
+    def drop_sparse_data_dist(self) -> None:
+        self.told.append("drop")
+
+    def embedded(self, batch: Batch) -> bool:
+        return any(batch is last for last in self.last)
+
+    def forward(self, batch: Batch) -> None:
+        self.last = [batch]
+
+
+class Two(Processes):
+    count = 2
+
 
 def test_the_next_lookup_begins_before_a_batch_is_handed_out() -> None:
     told = list[str]()
-    batches = train()
-    ahead = LookAhead(Watched(told), batches, CPU)
+    batches, model = train(), Watched(told)
+    ahead = LookAhead(model, batches, CPU, Two())
     steps = 0
-    for _ in ahead:
+    for batch in ahead:
         told.append(f"step {steps}")
+        model(batch)
         ahead.wait()
         steps += 1
         assert ahead.position()["step"] == steps
-    assert steps == len(batches) >= 3
-    last = steps - 1
-    assert told[:6] == ["start 0", "start 1", "step 0", "wait", "start 2", "step 1"]
-    assert told[-3:] == ["wait", f"step {last}", "wait"]
-    assert told.count("wait") == steps
+    assert steps == len(batches) >= 4
+    # the first step shows that the model embeds the batches themselves: the third lookup is the first to begin early
+    assert told[:7] == ["step 0", "wait", "start 0", "step 1", "wait", "start 1", "step 2"]
+    assert told[-5:] == [f"step {steps - 2}", "wait", f"step {steps - 1}", "wait", "drop"]
+    assert len(model.made) == steps - 2
+
+
+def test_nothing_begins_for_a_model_that_embeds_other_batches() -> None:
+    told = list[str]()
+    model = Watched(told)
+    for batch in LookAhead(model, train(), CPU, Two()):
+        model(replace(batch))
+    assert told == ["drop"]
+
+
+def test_one_process_on_cpu_asks_for_a_batch_when_the_step_before_it_is_over() -> None:
+    asked = list[int]()
+
+    class Asked(Loader):
+        def __iter__(self) -> Iterator[Batch]:
+            for number, batch in enumerate(super().__iter__()):
+                asked.append(number)
+                yield batch
+
+    told = list[str]()
+    model = Watched(told)
+    ahead = LookAhead(model, Asked(planted()[1], 700, shuffle=True, seed=0), CPU, Processes())
+    for step, batch in enumerate(ahead):
+        model(batch)
+        assert asked[-1] == step
+        assert ahead.position()["step"] == step + 1
+    assert told == ["drop"]
 
 
 def test_data_resumed_from_a_position_go_on_with_the_batch_after_it() -> None:
@@ -66,13 +109,13 @@ def test_data_resumed_from_a_position_go_on_with_the_batch_after_it() -> None:
         return [batch.numeric.flatten().tolist() for batch in batches]
 
     whole = rows(train())
-    cut = LookAhead(nn.Linear(1, 1), train(), CPU)
+    cut = LookAhead(nn.Linear(1, 1), train(), CPU, Two())
     assert cut.position()["step"] == 0
     running = iter(cut)
     seen = rows([next(running), next(running)])
     again = train()
     again.resume(cut.position())
-    assert seen + rows(LookAhead(nn.Linear(1, 1), again, CPU)) == whole
+    assert seen + rows(LookAhead(nn.Linear(1, 1), again, CPU, Two())) == whole
 
 
 class PlayedStream:
@@ -121,20 +164,21 @@ def test_on_a_gpu_a_stream_of_its_own_begins_and_what_it_made_outlives_the_step(
 
     monkeypatch.setattr(Batch, "to", copied)
     model = Watched(told)
-    ahead = LookAhead(model, train(), torch.device("cuda:0"))
-    for step, _ in enumerate(ahead):
+    ahead = LookAhead(model, train(), torch.device("cuda:0"), Processes())
+    for step, batch in enumerate(ahead):
         told.append(f"step {step}")
+        model(batch)
         ahead.wait()
         gc.collect()
         alive = [number for number, begun in enumerate(model.made) if begun() is not None]
-        assert alive == [n for n in range(len(model.made)) if n >= step - 1]  # its own, the next, and the one before
-    begin = ["into side", "copied to cuda:0", "start {}", "out of side"]
-    first, second, third = ([word.format(number) for word in begin] for number in range(3))
+        assert alive == [
+            n for n in range(len(model.made)) if n + 2 >= step - 1
+        ]  # its own, the next, and the one before
+    begin = ["into side", "copied to cuda:0", "out of side"]
     wait = ["into side", "wait", "out of side"]
-    assert told[: len(told) - told[::-1].index("step 2")] == [
-        *[*first, "main waits for side", *second, "step 0", *wait],
-        *["main waits for side", *third, "step 1", *wait],
-        *["side waits for step 0", "main waits for side"],
-        *[word.format(3) for word in begin if len(model.made) > 3],
-        "step 2",
+    assert told[: told.index("step 3")] == [
+        *["side waits for main", *begin, "main waits for side", *begin, "step 0", *wait],
+        *["main waits for side", *begin[:-1], "start 0", begin[-1], "step 1", *wait],
+        *["side waits for step 0", "main waits for side", *begin[:-1], "start 1", begin[-1], "step 2", *wait],
+        *["side waits for step 1", "main waits for side", *begin[:-1], "start 2", begin[-1]],
     ]

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from recembed.batch import Batch
 from recembed.data import Loader
 from recembed.embedding import EmbeddingConfig, FeatureEmbedding
+from recembed.embedding.asked import Ahead
 from recembed.evaluation import predict_logits
 from recembed.models import DeepFMConfig
 from recembed.rows.process_group import ProcessGroup
@@ -87,10 +90,28 @@ def spoilt(processes: ProcessGroup) -> nn.Module:
     return model
 
 
+@contextmanager
+def counted_takes() -> Iterator[list[bool]]:
+    """Note at each embedded batch whether its lookup had begun."""
+    take, early = Ahead.take, list[bool]()
+
+    def watched(self: Ahead, batch: Batch, *, training: bool) -> Any:
+        asked = take(self, batch, training=training)
+        early.append(asked is not None)
+        return asked
+
+    Ahead.take = watched  # type: ignore[method-assign]
+    try:
+        yield early
+    finally:
+        Ahead.take = take  # type: ignore[method-assign]
+
+
 def every_scenario(processes: ProcessGroup, place: str) -> dict[str, Any]:
     folder = Path(place)
     found: dict[str, Any] = {}
-    model = fit(processes, folder / "plain")
+    with counted_takes() as found["early"]:
+        model = fit(processes, folder / "plain")
     behind = CONFIG.model_copy(update={"checkpoint_in_background": True})
     fit(processes, folder / "behind", behind)
     found["full"] = full_disk(processes, folder / "full")
@@ -124,6 +145,11 @@ def test_both_write_in_the_background_what_they_write_at_once(scenarios: tuple[P
         verify_files(folder / "behind" / name, behind)
         assert len(plain.files) > 4
         assert plain.files == behind.files
+
+
+def test_lookups_of_a_training_begin_early(scenarios: tuple[Path, list[Any]]) -> None:
+    for answer in scenarios[1]:
+        assert answer["early"] == ([False] * 2 + [True] * 8) * 2  # the first step of an epoch shows what is embedded
 
 
 def test_a_full_disk_of_one_is_told_to_the_other_and_nothing_is_lost(scenarios: tuple[Path, list[Any]]) -> None:
